@@ -1,0 +1,37 @@
+# make setup   everything the others need: .venv with the `zerogpu` command, and the browser's downloads
+# make run     start the server (ARGS="--port 9000" passes options on)
+# make test    everything CI runs: lint, types, all tests, the browser journeys
+# make check   under a minute: lint, types, fast tests
+# make bench   measurements, as ratios in one run
+# make clean   remove what was made here; the server's data in var/ stays
+
+.DEFAULT_GOAL := setup
+.PHONY: setup run test check bench clean lint
+.NOTPARALLEL:
+
+BIN := .venv/bin
+ARGS ?=
+
+setup:
+	@scripts/setup
+
+run: setup
+	@exec $(BIN)/zerogpu serve $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+check: lint
+	@$(BIN)/pytest tests -m "not slow" --quiet $(ARGS)
+
+test: lint
+	@browser=$$(scripts/setup-browser) && CHROMIUM_PATH="$$browser" $(BIN)/pytest $(ARGS)
+
+bench: setup
+	@browser=$$(scripts/setup-browser) && CHROMIUM_PATH="$$browser" $(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis test-results
+	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
