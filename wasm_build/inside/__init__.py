@@ -1,0 +1,1 @@
+"""Scripts that run inside Pyodide under Node, never in the host's Python (`wasm_build.node`)."""
