@@ -1,0 +1,151 @@
+"""Do two nodes' answers to one task agree, and by what evidence? Pure.
+
+Honest runtimes differ by rounding, so outputs are not compared byte by byte. First the evidence:
+every vector's cosine and length against the trusted node's, and the head's scores within a
+tolerance that grows with the vectors' distance. Then the output: it must be the trusted one, or
+follow from the answer's own evidence when the pipeline's pure half runs on it again. So a label,
+keyword or sentence may differ exactly when evidence within the tolerance makes it differ.
+
+Evidence is little-endian float32: one vector a sequence of the plan, then the head's rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from browser_node import pipelines
+from browser_node.models import Manifest
+from browser_node.pipelines import vectors as vector_math
+from browser_node.pipelines.plan import InputError, Pipeline, Plan, Vector
+from browser_node.protocol import Answer, Task
+
+# A cosine alone would let a scaled vector through.
+_MAX_LENGTH_CHANGE: Final = 0.01
+# A head is linear: its scores move by at most the vectors' distance times the length of a column (1
+# for a cosine), and their spread stands for that length. Honest tabs against native nodes: distance
+# at most 0.03, scores within 0.008 of each other where the spread is 0.4. The cap is what keeps a
+# liar from spending the whole tolerance of the vectors on one label.
+_SCORE_SLACK: Final = 3.0
+_SCORE_FLOOR: Final = 0.005
+_SCORE_CAP: Final = 0.1
+
+
+class Verdict(NamedTuple):
+    """``min_cosine`` is the worst vector's (1 without vectors, -1 for what is no evidence)."""
+
+    agrees: bool
+    min_cosine: float
+    reason: str
+
+
+class Judge:
+    """Compares answers of one model, with the model's own pipeline to derive outputs again."""
+
+    def __init__(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+        """``files`` are the model's by path, ONNX left out; raises as `pipelines.build` does."""
+        self._manifest = manifest
+        self._pipeline = pipelines.build(manifest, files)
+
+    def agree(self, task: Task, trusted: Answer, answer: Answer) -> Verdict:
+        """Return whether ``answer`` is as good as the trusted one to the same task."""
+        return agree(self._manifest, trusted, answer, task=task, pipeline=self._pipeline)
+
+
+def agree(
+    manifest: Manifest,
+    trusted: Answer,
+    answer: Answer,
+    *,
+    task: Task | None = None,
+    pipeline: Pipeline | None = None,
+) -> Verdict:
+    """Return whether ``answer`` agrees with the ``trusted`` one to the same task.
+
+    Without ``task`` and ``pipeline`` an output that differs cannot be derived again and counts as
+    disagreement (an embedding is its own evidence and needs neither).
+    """
+    try:
+        plan = pipeline.plan(task) if task is not None and pipeline is not None else None
+        ours = _evidence(manifest, trusted, plan)
+        theirs = _evidence(manifest, answer, plan)
+    except (InputError, ValueError) as error:
+        return Verdict(False, -1.0, str(error))
+    if ours.shape != theirs.shape:
+        return Verdict(False, -1.0, f"evidence has shape {theirs.shape}, expected {ours.shape}")
+    cosines = [vector_math.cosine(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
+    worst = min(cosines, default=1.0)
+    reason = _difference(manifest, ours, theirs, cosines)
+    if not reason and manifest.pipeline != "embeddings" and answer.output != trusted.output:
+        reason = _derivation(plan, pipeline, theirs, answer.output)
+    return Verdict(not reason, worst if math.isfinite(worst) else -1.0, reason)
+
+
+class _Evidence(NamedTuple):
+    vectors: list[Vector]
+    scores: list[Vector]
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return tuple(map(len, self.vectors)), tuple(map(len, self.scores))
+
+
+def _evidence(manifest: Manifest, answer: Answer, plan: Plan | None) -> _Evidence:
+    """Read an answer's evidence; without a plan what is no whole vector is taken for one head row.
+
+    Raises `ValueError` for bytes that cannot be evidence.
+    """
+    is_embedding = manifest.pipeline == "embeddings"
+    flat = vector_math.floats(answer.output if is_embedding else answer.evidence)
+    dimensions = manifest.dimensions
+    rows = len(flat) // dimensions if plan is None else len(plan.sequences)
+    head_rows = 1 if plan is None else plan.head_rows
+    vectors, rest = flat[: rows * dimensions], flat[rows * dimensions :]
+    if len(vectors) < rows * dimensions or (rest and (not head_rows or len(rest) % head_rows)):
+        raise ValueError(f"{len(flat)} numbers are no evidence for {rows} vectors")
+    return _Evidence(
+        _rows(vectors, dimensions), _rows(rest, len(rest) // head_rows) if rest else []
+    )
+
+
+def _rows(flat: Vector, size: int) -> list[Vector]:
+    return [flat[at : at + size] for at in range(0, len(flat), size)]
+
+
+def _difference(
+    manifest: Manifest, ours: _Evidence, theirs: _Evidence, cosines: Sequence[float]
+) -> str:
+    """Return how the evidence differs by more than the tolerance, or nothing."""
+    # Every comparison is written so that a NaN fails it.
+    for at, value in enumerate(cosines):
+        if not value >= manifest.min_cosine:
+            return f"vector {at} has cosine {value:.4f}, less than {manifest.min_cosine}"
+        change = _length(theirs.vectors[at]) / _length(ours.vectors[at]) - 1
+        if not abs(change) <= _MAX_LENGTH_CHANGE:
+            return f"vector {at} is {1 + change:.3f} times as long"
+    for at, (expected, actual) in enumerate(zip(ours.scores, theirs.scores, strict=True)):
+        mean = sum(expected) / len(expected)
+        spread = max(abs(score - mean) for score in expected)
+        distance = math.sqrt(max(0.0, 2 - 2 * cosines[min(at, len(cosines) - 1)]))
+        allowed = spread * min(_SCORE_CAP, _SCORE_FLOOR + _SCORE_SLACK * distance)
+        if not all(abs(a - b) <= allowed for a, b in zip(expected, actual, strict=True)):
+            return f"head scores of vector {at} differ by more than {allowed:.4f}"
+    return ""
+
+
+def _derivation(
+    plan: Plan | None, pipeline: Pipeline | None, evidence: _Evidence, output: bytes
+) -> str:
+    """Return why ``output`` does not follow from its evidence, or nothing."""
+    if plan is None or pipeline is None:
+        return "outputs differ, and without the task they cannot be derived again"
+    if len(evidence.scores) < plan.head_rows:
+        return "outputs differ, and the evidence holds no head scores"
+    if pipeline.finish(plan, evidence.vectors, evidence.scores).output != output:
+        return "the output does not follow from its own evidence"
+    return ""
+
+
+def _length(vector: Vector) -> float:
+    return math.sqrt(vector_math.dot(vector, vector)) or math.inf

@@ -1,0 +1,335 @@
+"""Runs what a node holds, one length-sorted micro-batch at a time.
+
+Pure of I/O: the ONNX sessions and the clock are passed in. `Executor.run_next` computes one
+micro-batch and returns, so that the caller's loop can answer a ping, cancel, pause or drain before
+it asks for the next.
+
+Rules: the oldest attempt always has a sequence in the next batch, so nothing starves; what rides
+along has nearly that sequence's length, whichever attempt or model it belongs to (models that share
+an encoder object share batches); every attempt that is not cancelled yields exactly one `Result` or
+`Failed`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from browser_node.pipelines import vectors as vector_math
+from browser_node.pipelines.plan import InputError, Pipeline, Plan, Vector
+from browser_node.protocol import Blame, Failed, JobItem, Result, Task
+
+# Longer runs are slower a token (natively 9,400 tokens a CPU-second at 512, 8,300 at 2,500): they
+# fall out of the processor's cache.
+MAX_BATCH_TOKENS: Final = 1024
+# Padding costs as much as text, and a run of its own no more than some tokens (0.4 ms natively, or
+# 4 tokens; more with a tab's loop around it): what is much shorter waits for a batch of its length.
+SLACK_TOKENS: Final = 8
+# Tokenising what waits is worth this much time a batch: the loop stays free, the sorting sees
+# enough.
+PLAN_BUDGET_S: Final = 0.05
+
+Outcome = Result | Failed
+
+
+class Encoder(Protocol):
+    """The backbone's ONNX session: one thread of work, awaited."""
+
+    async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
+        """Return one vector a sequence, in order: pads to the longest and runs once."""
+
+
+class Head(Protocol):
+    """A small ONNX session over finished vectors."""
+
+    async def score(self, vectors: Sequence[Vector]) -> list[list[float]]:
+        """Return one row of scores a vector."""
+
+
+class _Model(NamedTuple):
+    pipeline: Pipeline
+    encoder: Encoder
+    head: Head | None
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A planned attempt: its model, its plan and the vectors so far."""
+
+    model: _Model
+    plan: Plan
+    vectors: list[Vector | None]
+    compute_s: float
+
+    def pending(self) -> list[int]:
+        return [row for row, vector in enumerate(self.vectors) if vector is None]
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    item: JobItem
+    work: _Work | None = None
+
+
+class _Row(NamedTuple):
+    """One sequence of one attempt, as it stood when the batch was formed."""
+
+    attempt: _Attempt
+    work: _Work
+    at: int
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.work.plan.sequences[self.at]
+
+
+class Executor:
+    """Holds attempts and computes them; see the module's rules.
+
+    ``clock`` is monotonic, in seconds. ``budget_tokens`` bounds a batch's padded tokens (one
+    sequence always goes through); set it anew whenever calibration does.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], budget_tokens: int) -> None:
+        self.budget_tokens = budget_tokens
+        self._clock = clock
+        self._models: dict[str, _Model] = {}
+        self._held: dict[str, _Attempt] = {}
+        self._started: float | None = None
+        self._last_s = 0.0
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The ids of the attempts without an outcome, oldest first."""
+        return tuple(self._held)
+
+    def busy_s(self) -> float:
+        """Return how long the running batch has been computing, or how long the last one took."""
+        return self._last_s if self._started is None else max(0.0, self._clock() - self._started)
+
+    def load(
+        self, digest: str, pipeline: Pipeline, encoder: Encoder, head: Head | None = None
+    ) -> None:
+        """Make a model runnable. Models given the same ``encoder`` object share micro-batches."""
+        if pipeline.head_path is not None and head is None:
+            raise ValueError(f"model {digest[:12]}… needs its head {pipeline.head_path}")
+        self.unload(digest)
+        self._models[digest] = _Model(pipeline, encoder, head)
+
+    def unload(self, digest: str) -> None:
+        """Forget a model; its attempts fail at the next `run_next`, blamed on the node."""
+        self._models.pop(digest, None)
+        for attempt in self._held.values():
+            if attempt.item.digest == digest:
+                attempt.work = None
+
+    def add(self, items: Iterable[JobItem]) -> None:
+        """Hold attempts; one whose id is already held is ignored."""
+        for item in items:
+            self._held.setdefault(item.attempt_id, _Attempt(item))
+
+    def cancel(self, attempt_ids: Iterable[str]) -> None:
+        """Forget attempts, also those in the batch being computed: they yield nothing more."""
+        for attempt_id in attempt_ids:
+            self._held.pop(attempt_id, None)
+
+    async def run_next(self) -> list[Outcome]:
+        """Compute one micro-batch and return what it finished (maybe nothing yet).
+
+        Fails only the attempts concerned: blame "input" when the input cannot be planned, "model"
+        when a pipeline cannot finish sound vectors, "node" for a session's exception or numbers
+        that are not finite. Raises `RuntimeError` when a batch is already running.
+        """
+        if self._started is not None:
+            raise RuntimeError("a micro-batch is already running")
+        self._started = self._clock()
+        try:
+            outcomes = self._plan_some()
+            batch = self._next_batch()
+            if batch:
+                outcomes += await self._encode(batch)
+            outcomes += await self._finish_complete()
+            return outcomes
+        finally:
+            self._last_s = max(0.0, self._clock() - self._started)
+            self._started = None
+
+    # ── planning ─────────────────────────────────────────────────────────────────────────────────
+
+    def _plan_some(self) -> list[Outcome]:
+        """Plan attempts in the order they came, the oldest always, others while there is time."""
+        outcomes: list[Outcome] = []
+        deadline = self._clock() + PLAN_BUDGET_S
+        for attempt in list(self._held.values()):
+            if attempt.work is None and (failed := self._plan(attempt)) is not None:
+                outcomes.append(failed)
+            if self._clock() > deadline:
+                break
+        return outcomes
+
+    def _plan(self, attempt: _Attempt) -> Failed | None:
+        item = attempt.item
+        model = self._models.get(item.digest)
+        if model is None:
+            message = f"model {item.digest[:12]}… is not loaded"
+            return self._failed(attempt, "node", "model_not_loaded", message)
+        started = self._clock()
+        try:
+            plan = model.pipeline.plan(Task(input=item.input, params=item.params))
+        except InputError as error:
+            return self._failed(attempt, "input", error.code, str(error))
+        except Exception as error:
+            # Whatever one input can break must not take the others with it.
+            return self._failed(attempt, "input", "plan_failed", type(error).__name__)
+        empty: list[Vector | None] = [None] * len(plan.sequences)
+        attempt.work = _Work(model, plan, empty, self._clock() - started)
+        return None
+
+    # ── one batch ────────────────────────────────────────────────────────────────────────────────
+
+    def _next_batch(self) -> list[_Row]:
+        """Return rows for one run: the oldest attempt's longest sequence and its neighbours."""
+        waiting = [
+            _Row(attempt, attempt.work, at)
+            for attempt in self._held.values()
+            if attempt.work is not None
+            for at in attempt.work.pending()
+        ]
+        if not waiting:
+            return []
+        oldest = waiting[0]
+        first = max(
+            (row for row in waiting if row.work is oldest.work), key=lambda row: len(row.tokens)
+        )
+        shared = [row for row in waiting if row.work.model.encoder is oldest.work.model.encoder]
+        # A stable sort: among equal lengths the older attempt stays in front.
+        shared.sort(key=lambda row: len(row.tokens))
+        chosen = neighbours(
+            [len(row.tokens) for row in shared],
+            around=shared.index(first),
+            budget_tokens=min(self.budget_tokens, MAX_BATCH_TOKENS),
+        )
+        return shared[chosen.start : chosen.stop]
+
+    async def _encode(self, batch: list[_Row]) -> list[Outcome]:
+        started = self._clock()
+        try:
+            vectors = await batch[0].work.model.encoder.encode([row.tokens for row in batch])
+            if len(vectors) != len(batch):
+                raise ValueError(f"{len(vectors)} vectors for {len(batch)} sequences")
+        except Exception as error:
+            return self._fail_all(batch, "session_failed", repr(error))
+        # Every row was padded to the same length, so each cost the same.
+        share_s = (self._clock() - started) / len(batch)
+        broken = []
+        for row, vector in zip(batch, vectors, strict=True):
+            row.work.vectors[row.at] = vector
+            row.work.compute_s += share_s
+            if not math.isfinite(sum(vector)):
+                broken.append(row)
+        return self._fail_all(
+            broken, "not_finite", "the session returned a vector that is not finite"
+        )
+
+    async def _finish_complete(self) -> list[Outcome]:
+        """Return the outcomes of the attempts whose vectors are all there; one run a head."""
+        rows = [
+            _Row(attempt, work, 0)
+            for attempt in list(self._held.values())
+            if (work := attempt.work) is not None and not work.pending()
+        ]
+        outcomes: list[Outcome] = []
+        for head in dict.fromkeys(row.work.model.head for row in rows):
+            outcomes += await self._finish(
+                head, [row for row in rows if row.work.model.head is head]
+            )
+        return outcomes
+
+    async def _finish(self, head: Head | None, rows: list[_Row]) -> list[Outcome]:
+        needed = [_known(row.work.vectors)[: row.work.plan.head_rows] for row in rows]
+        scores: list[list[float]] = []
+        flat = [vector for vectors in needed for vector in vectors]
+        if head is not None and flat:
+            started = self._clock()
+            try:
+                scores = await head.score(flat)
+                if len(scores) != len(flat) or not all(math.isfinite(sum(row)) for row in scores):
+                    raise ValueError(f"the head's scores for {len(flat)} vectors are not sound")
+            except Exception as error:
+                return self._fail_all(rows, "session_failed", repr(error))
+            share_s = (self._clock() - started) / len(flat)
+            for row, vectors in zip(rows, needed, strict=True):
+                row.work.compute_s += share_s * len(vectors)
+        outcomes = []
+        at = 0
+        for row, vectors in zip(rows, needed, strict=True):
+            if self._is_current(row):
+                outcomes.append(self._answer(row, scores[at : at + len(vectors)]))
+            at += len(vectors)
+        return outcomes
+
+    def _answer(self, row: _Row, scores: list[list[float]]) -> Outcome:
+        work, attempt = row.work, row.attempt
+        started = self._clock()
+        try:
+            answer = work.model.pipeline.finish(work.plan, _known(work.vectors), scores)
+        except Exception as error:
+            return self._failed(attempt, "model", "finish_failed", repr(error))
+        del self._held[attempt.item.attempt_id]
+        return Result(
+            attempt_id=attempt.item.attempt_id,
+            output=answer.output,
+            # What the head said is evidence too: `agreement` derives the output from both again.
+            evidence=answer.evidence + vector_math.to_bytes(scores),
+            compute_s=max(0.0, work.compute_s + self._clock() - started),
+            tokens=work.plan.tokens,
+        )
+
+    # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
+
+    def _is_current(self, row: _Row) -> bool:
+        """Return whether the attempt is still held as it was when the batch was formed."""
+        held = self._held.get(row.attempt.item.attempt_id)
+        return held is row.attempt and row.attempt.work is row.work
+
+    def _failed(self, attempt: _Attempt, blame: Blame, code: str, message: str) -> Failed:
+        del self._held[attempt.item.attempt_id]
+        attempt_id = attempt.item.attempt_id
+        return Failed(attempt_id=attempt_id, blame=blame, code=code, message=message[:200])
+
+    def _fail_all(self, rows: list[_Row], code: str, message: str) -> list[Outcome]:
+        """Blame the node for every attempt of ``rows`` that is still held."""
+        return [
+            self._failed(row.attempt, "node", code, message)
+            for row in rows
+            if self._is_current(row)
+        ]
+
+
+def neighbours(lengths: Sequence[int], *, around: int, budget_tokens: int) -> range:
+    """Return the run of ascending ``lengths`` that holds index ``around`` and the most tokens.
+
+    The run's lengths differ by at most `SLACK_TOKENS`, and its padded size (count times the
+    longest) keeps to the budget unless it is a single sequence. Ties go to the shorter sequences.
+    """
+    best, most = range(around, around + 1), lengths[around]
+    for last in range(around, len(lengths)):
+        longest = lengths[last]
+        if longest - lengths[around] > SLACK_TOKENS:
+            break
+        room = budget_tokens // max(1, longest)
+        start = max(0, last + 1 - room)
+        if start > around:
+            break
+        while longest - lengths[start] > SLACK_TOKENS:
+            start += 1
+        tokens = sum(lengths[start : last + 1])
+        if tokens > most:
+            best, most = range(start, last + 1), tokens
+    return best
+
+
+def _known(vectors: Sequence[Vector | None]) -> list[Vector]:
+    return [vector for vector in vectors if vector is not None]

@@ -1,0 +1,71 @@
+"""What a pipeline is: one input becomes a plan of sequences to encode, vectors become an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from browser_node.models import Manifest
+from browser_node.protocol import Answer, Task
+from browser_node.tokenizer import Tokenizer
+
+# One embedding: an ``array('f')`` (or float memoryview) of `Manifest.dimensions` floats,
+# L2-normalised.
+Vector: TypeAlias = Sequence[float]
+
+
+class InputError(ValueError):
+    """No node can answer this input; ``code`` travels in `protocol.Failed`, blame "input"."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to compute for one task.
+
+    ``sequences`` are token ids with [CLS] and [SEP], encoded one by one and answered in this order.
+    The head is applied to the vectors of the first ``head_rows`` of them. ``tokens`` is the node's
+    own count of the input; ``state`` is what the same pipeline's `finish` needs.
+    """
+
+    sequences: tuple[list[int], ...]
+    head_rows: int = 0
+    tokens: int = 0
+    state: object = None
+
+
+class Pipeline(Protocol):
+    """One model's task: pure Python around the ONNX session, the same in every runtime."""
+
+    @property
+    def head_path(self) -> str | None:
+        """The manifest path of the head's ONNX file, or None when the vectors are all it takes."""
+
+    def plan(self, task: Task) -> Plan:
+        """Return what to encode for ``task``; raises `InputError`."""
+
+    def finish(
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+    ) -> Answer:
+        """Return the answer, given a vector a sequence and a row of scores a head row.
+
+        Its evidence are all the vectors (none for an embedding, which is its own); the executor
+        adds the head's rows.
+        """
+
+
+def counted(manifest: Manifest, tokenizer: Tokenizer, text: str) -> int:
+    """Return the input's tokens as they are billed: uncut, or cut where the model cuts.
+
+    Raises `InputError` where a longer input than ``manifest.max_tokens`` is an error.
+    """
+    tokens = tokenizer.count(text)
+    if manifest.error_on_max_token and tokens > manifest.max_tokens:
+        raise InputError(
+            "too_many_tokens", f"{tokens} tokens; {manifest.id} takes at most {manifest.max_tokens}"
+        )
+    return min(tokens, manifest.max_tokens)

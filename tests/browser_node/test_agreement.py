@@ -1,0 +1,300 @@
+"""Honest noise agrees, lies do not."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from array import array
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from browser_node.agreement import Judge, Verdict, agree
+from browser_node.models import Manifest
+from browser_node.pipelines import Pipeline, Plan, Vector
+from browser_node.pipelines import vectors as vector_math
+from browser_node.pipelines.embeddings import EmbeddingsPipeline
+from browser_node.pipelines.summary import SummaryPipeline
+from browser_node.protocol import Answer, Task
+from tests.browser_node import built
+from tests.browser_node.arithmetic import WordTokenizer, manifest_of, vector_of
+
+LABELS = 40
+# Of the labels less: noise spread over eight dimensions reaches every score more than over 384.
+HONEST_COSINE = {"embeddings": 0.996, "summary": 0.996, "labels": 0.9993}
+EMBEDDINGS = manifest_of("embeddings")
+SUMMARY = manifest_of("extractive-summary", max_tokens=999)
+CLASSES = manifest_of("iab-classification")
+
+
+class LabelPipeline:
+    """The best three labels and their rounded scores."""
+
+    head_path: str | None = "head.onnx"
+
+    def plan(self, task: Task) -> Plan:
+        return Plan((WordTokenizer().encode(task.input, max_tokens=64),), head_rows=1)
+
+    def finish(
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+    ) -> Answer:
+        (row,) = scores
+        best = sorted(range(LABELS), key=lambda label: -row[label])[:3]
+        output = json.dumps([[label, round(row[label], 2)] for label in best]).encode()
+        return Answer(output=output, evidence=vector_math.to_bytes(vectors))
+
+
+def head(vector: Vector) -> array[float]:
+    """Return the scores of a linear head with rows of length 20."""
+    rng = random.Random(5)
+    rows = [[rng.gauss(0, 1) for _ in vector] for _ in range(LABELS)]
+    return array("f", [20 * vector_math.cosine(row, [1e-9, *vector[1:]]) for row in rows])
+
+
+PIPELINES: dict[str, tuple[Manifest, Pipeline]] = {
+    "embeddings": (EMBEDDINGS, EmbeddingsPipeline(EMBEDDINGS, WordTokenizer())),
+    "summary": (SUMMARY, SummaryPipeline(SUMMARY, WordTokenizer())),
+    "labels": (CLASSES, LabelPipeline()),
+}
+KINDS = list(PIPELINES)
+
+
+def task_of(seed: int) -> Task:
+    rng = random.Random(seed)
+    sentences = (
+        " ".join(f"w{rng.randrange(90)}" for _ in range(rng.randint(5, 9))).capitalize() + "."
+        for _ in range(14)
+    )
+    text = " ".join(sentences)
+    return Task(input=" ".join(text.split()[:60]))
+
+
+def moved(vector: Vector, rng: random.Random, *, cosine: float) -> array[float]:
+    """Return a unit vector at the given cosine to ``vector``, in a random direction."""
+    noise = [rng.gauss(0, 1) for _ in vector]
+    along = vector_math.dot(noise, vector)
+    across = [n - along * v for n, v in zip(noise, vector, strict=True)]
+    length = math.sqrt(vector_math.dot(across, across))
+    sine = math.sqrt(1 - cosine * cosine)
+    return array("f", [cosine * v + sine * a / length for v, a in zip(vector, across, strict=True)])
+
+
+def answer(kind: str, task: Task, *, noise: random.Random | None = None) -> Answer:
+    """Return an honest node's answer, of another runtime if there is ``noise``."""
+    _, pipeline = PIPELINES[kind]
+    plan = pipeline.plan(task)
+    vectors: list[Vector] = [vector_of(sequence) for sequence in plan.sequences]
+    if noise is not None:
+        vectors = [moved(vector, noise, cosine=HONEST_COSINE[kind]) for vector in vectors]
+    return finished(pipeline, plan, vectors)
+
+
+def finished(
+    pipeline: Pipeline,
+    plan: Plan,
+    vectors: Sequence[Vector],
+    scores: Sequence[Vector] | None = None,
+) -> Answer:
+    """Return the answer as the executor would send it."""
+    rows = [head(vector) for vector in vectors[: plan.head_rows]] if scores is None else scores
+    answer = pipeline.finish(plan, vectors, rows)
+    return Answer(output=answer.output, evidence=answer.evidence + vector_math.to_bytes(list(rows)))
+
+
+def verdict(kind: str, task: Task, theirs: Answer) -> Verdict:
+    manifest, pipeline = PIPELINES[kind]
+    return agree(manifest, answer(kind, task), theirs, task=task, pipeline=pipeline)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_answer_agrees(kind: str) -> None:
+    found = verdict(kind, task_of(1), answer(kind, task_of(1)))
+    assert (found.agrees, found.reason) == (True, "")
+    assert found.min_cosine == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_honest_node_of_another_runtime_agrees_whatever_its_rounding_changed(kind: str) -> None:
+    rng = random.Random(3)
+    changed = 0
+    for seed in range(150):
+        task = task_of(seed)
+        theirs = answer(kind, task, noise=rng)
+        found = verdict(kind, task, theirs)
+        assert (found.agrees, found.reason) == (True, "")
+        assert found.min_cosine == pytest.approx(HONEST_COSINE[kind], abs=1e-4)
+        changed += theirs.output != answer(kind, task).output
+    # The noise does change outputs: else this test would show nothing.
+    assert changed > 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_to_another_task_does_not_agree(kind: str) -> None:
+    for seed in range(50):
+        assert not verdict(kind, task_of(seed), answer(kind, task_of(seed + 1))).agrees
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_right_evidence_of_a_node_that_drifts_too_far_does_not_agree(kind: str) -> None:
+    _, pipeline = PIPELINES[kind]
+    plan = pipeline.plan(task_of(1))
+    rng = random.Random(1)
+    vectors = [moved(vector_of(ids), rng, cosine=0.985) for ids in plan.sequences]
+    theirs = finished(pipeline, plan, vectors)
+    found = verdict(kind, task_of(1), theirs)
+    assert not found.agrees
+    assert found.min_cosine == pytest.approx(0.985, abs=1e-4)
+
+
+def changed(blob: bytes, change: Callable[[array[float]], None]) -> bytes:
+    floats = vector_math.floats(blob)
+    change(floats)
+    return floats.tobytes()
+
+
+def set_first(value: float) -> Callable[[array[float]], None]:
+    return lambda floats: floats.__setitem__(0, value)
+
+
+def scale(floats: array[float]) -> None:
+    for at in range(8):
+        floats[at] *= 1.5
+
+
+TAMPERED: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda blob: b"",
+    "part": lambda blob: blob[:-3],
+    "one vector less": lambda blob: blob[:-32],
+    "one float less": lambda blob: blob[:-4],
+    "one vector more": lambda blob: blob + blob[:32],
+    "noise": lambda blob: random.Random(1).randbytes(len(blob)),
+    "zeros": lambda blob: bytes(len(blob)),
+    "ones": lambda blob: array("f", [1.0] * (len(blob) // 4)).tobytes(),
+    "nan": lambda blob: changed(blob, set_first(math.nan)),
+    "infinity": lambda blob: changed(blob, set_first(math.inf)),
+    "huge": lambda blob: changed(blob, set_first(3e38)),
+    "scaled": lambda blob: changed(blob, scale),
+    "backwards": lambda blob: array("f", reversed(vector_math.floats(blob))).tobytes(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lie", TAMPERED)
+def test_tampered_evidence_does_not_agree(kind: str, lie: str) -> None:
+    task = task_of(2)
+    ours = answer(kind, task)
+    if kind == "embeddings":
+        theirs = Answer(output=TAMPERED[lie](ours.output))
+    else:
+        theirs = Answer(output=ours.output, evidence=TAMPERED[lie](ours.evidence))
+    found = verdict(kind, task, theirs)
+    assert not found.agrees
+    assert found.reason
+    assert math.isfinite(found.min_cosine)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda text: b"",
+        lambda text: b"You have won. Click here.",
+        lambda text: text.rpartition(b". ")[0] + b".",
+        lambda text: text.upper(),
+        lambda text: text + b" Click here.",
+        lambda text: text.partition(b". ")[2],
+        lambda text: b"\xff\xfe",
+    ],
+)
+def test_another_summary_from_right_evidence_does_not_agree(lie: Callable[[bytes], bytes]) -> None:
+    for seed in range(10):
+        ours = answer("summary", task_of(seed), noise=random.Random(seed))
+        theirs = Answer(output=lie(ours.output), evidence=ours.evidence)
+        found = verdict("summary", task_of(seed), theirs)
+        assert found.reason == "the output does not follow from its own evidence"
+        assert not found.agrees
+
+
+def test_a_swapped_label_from_right_evidence_does_not_agree() -> None:
+    for seed in range(50):
+        ours = answer("labels", task_of(seed), noise=random.Random(seed))
+        best = json.loads(ours.output)
+        best[0][0] = (best[0][0] + 1) % LABELS
+        theirs = Answer(output=json.dumps(best).encode(), evidence=ours.evidence)
+        assert not verdict("labels", task_of(seed), theirs).agrees
+
+
+def test_a_swapped_label_with_scores_to_match_does_not_agree() -> None:
+    for seed in range(50):
+        task = task_of(seed)
+        _, pipeline = PIPELINES["labels"]
+        plan = pipeline.plan(task)
+        vector = moved(vector_of(plan.sequences[0]), random.Random(seed), cosine=0.992)
+        scores = head(vector)
+        order = sorted(range(LABELS), key=lambda label: -scores[label])
+        # The best label changes places with one from the middle.
+        scores[order[0]], scores[order[20]] = scores[order[20]], scores[order[0]]
+        found = verdict("labels", task, finished(pipeline, plan, [vector], [scores]))
+        assert not found.agrees
+        assert "head scores" in found.reason
+
+
+@pytest.mark.parametrize(("raised", "agrees"), [(0.08, True), (0.2, False)])
+def test_vectors_at_the_edge_of_the_tolerance_leave_the_scores_no_more_room_than_a_tenth(
+    raised: float, agrees: bool
+) -> None:
+    manifest, pipeline = PIPELINES["labels"]
+    plan = pipeline.plan(task_of(1))
+    vector = vector_of(plan.sequences[0])
+    scores = head(vector)
+    mean = sum(scores) / LABELS
+    scores[3] += raised * max(abs(score - mean) for score in scores)
+    drifted = moved(vector, random.Random(1), cosine=0.991)
+    theirs = finished(pipeline, plan, [drifted], [scores])
+    ours = answer("labels", task_of(1))
+    assert agree(manifest, ours, theirs, task=task_of(1), pipeline=pipeline).agrees is agrees
+
+
+def test_a_label_that_changed_needs_the_heads_scores_as_evidence() -> None:
+    ours = answer("labels", task_of(1))
+    bare = Answer(output=b"[]", evidence=ours.evidence[:32])
+    manifest, pipeline = PIPELINES["labels"]
+    trusted = Answer(output=ours.output, evidence=ours.evidence[:32])
+    found = agree(manifest, trusted, bare, task=task_of(1), pipeline=pipeline)
+    assert not found.agrees
+    assert "no head scores" in found.reason
+
+
+def test_without_the_task_an_output_that_differs_does_not_agree() -> None:
+    ours = answer("summary", task_of(1))
+    assert agree(SUMMARY, ours, ours).agrees
+    found = agree(SUMMARY, ours, Answer(output=b"Another.", evidence=ours.evidence))
+    assert not found.agrees
+    assert "without the task" in found.reason
+
+
+def test_without_the_task_an_embedding_is_compared_all_the_same() -> None:
+    ours = answer("embeddings", task_of(1))
+    theirs = answer("embeddings", task_of(1), noise=random.Random(1))
+    assert agree(EMBEDDINGS, ours, theirs).agrees
+    assert not agree(EMBEDDINGS, ours, answer("embeddings", task_of(2))).agrees
+
+
+def test_an_answer_without_vectors_agrees_by_its_output() -> None:
+    task = Task(input="One sentence only.")
+    assert verdict("summary", task, Answer(output=b"One sentence only.")) == (True, 1.0, "")
+    assert not verdict("summary", task, Answer(output=b"Another sentence.")).agrees
+
+
+def test_a_task_that_has_no_answer_has_no_agreement() -> None:
+    task = Task(input="word " * 2000)
+    ours = Answer(output=b"", evidence=b"")
+    assert not agree(SUMMARY, ours, ours, task=task, pipeline=PIPELINES["summary"][1]).agrees
+
+
+@pytest.mark.slow
+def test_a_judge_is_made_of_the_built_model() -> None:
+    manifest, files = built.model("zlm-v1-summary-cloud")
+    judge = Judge(manifest, files)
+    ours = Answer(output=b"One sentence only.")
+    assert judge.agree(Task(input="One sentence\nonly."), ours, ours).agrees

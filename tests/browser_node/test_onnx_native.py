@@ -1,0 +1,136 @@
+"""The native sessions with the built backbone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from browser_node import pipelines
+from browser_node.agreement import Judge
+from browser_node.executor import Executor
+from browser_node.pipelines import vectors as vector_math
+from browser_node.protocol import Answer, JobItem, Result, Task
+from browser_node.runtimes.onnx_native import OnnxBackend
+from tests.browser_node import built
+
+NEWS = (
+    "The city council voted on Tuesday night to close the harbour bridge to private cars from next "
+    "spring, ending a dispute that has split the town for three years. Buses, bicycles and "
+    "ambulances will still be able to cross. Dr. Helen Marsh, who chairs the transport committee, "
+    "said the decision would cut journey times for the 11,000 people who cross by bus every day. "
+    "Opponents argued that the closure would push traffic into residential streets. A study found "
+    "that traffic on nearby roads would rise by 4.5 percent in the first year. It rained."
+)
+CORALS = (
+    "Corals host algae in their tissue, and the algae feed them. When the water becomes too warm, "
+    "corals expel their algae and turn white. Researchers bred corals from a warm lagoon with "
+    "corals from a cooler reef. Their offspring survived a heatwave twice as long."
+)
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[OnnxBackend]:
+    backend = OnnxBackend(threads=1)
+    yield backend
+    backend.close()
+
+
+def head_of(weights: np.ndarray) -> bytes:
+    """Return an ONNX head that multiplies vectors by ``weights`` [dimensions, labels]."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["vectors", "weights"], ["scores"])],
+        "head",
+        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", weights.shape[0]])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    return model
+
+
+async def test_a_head_scores_every_vector_in_order(backend: OnnxBackend) -> None:
+    head = await backend.open_head(head_of(np.eye(2, 3, dtype=np.float32)))
+    assert await head.score([[1.0, 2.0], [3.0, 4.0]]) == [[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]]
+
+
+async def test_bytes_that_are_no_model_are_refused(backend: OnnxBackend) -> None:
+    with pytest.raises(Exception, match="protobuf"):
+        await backend.open_encoder(b"not a model")
+
+
+async def test_all_computing_is_done_in_one_thread_beside_the_loop(backend: OnnxBackend) -> None:
+    threads = await asyncio.gather(*(backend.compute(threading.get_ident) for _ in range(8)))
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.get_ident()
+
+
+@pytest.mark.slow
+async def test_a_vector_does_not_depend_on_its_batch_mates(backend: OnnxBackend) -> None:
+    manifest, files = built.model("all-minilm-l6-v2")
+    pipeline = pipelines.build(manifest, files)
+    encoder = await backend.open_encoder(files["model.onnx"])
+    texts = ["short", CORALS, "a text of middle length about nothing at all", NEWS]
+    sequences = [pipeline.plan(Task(input=text)).sequences[0] for text in texts]
+    together = await encoder.encode(sequences)
+    for sequence, vector in zip(sequences, together, strict=True):
+        (alone,) = await encoder.encode([sequence])
+        assert len(alone) == manifest.dimensions
+        assert vector_math.dot(alone, alone) == pytest.approx(1, abs=1e-5)
+        assert vector_math.cosine(alone, vector) > 0.9999
+
+
+@pytest.mark.slow
+async def test_three_kinds_of_work_on_one_backbone_agree_with_a_node_that_does_one_at_a_time(
+    backend: OnnxBackend,
+) -> None:
+    embedding, files = built.model("all-minilm-l6-v2")
+    summary, _ = built.model("zlm-v1-summary-cloud")
+    encoder = await backend.open_encoder(files["model.onnx"])
+    models = {"e" * 64: embedding, "5" * 64: summary}
+    judges = {digest: Judge(manifest, files) for digest, manifest in models.items()}
+    jobs = [
+        JobItem(attempt_id=f"{at} {digest}", digest=digest, lease_s=9, tokens=1, input=text)
+        for at, text in enumerate((NEWS, CORALS, "One sentence.", NEWS[:200]))
+        for digest in models
+    ]
+
+    async def answers(together: bool) -> dict[str, Answer]:
+        executor = Executor(clock=time.perf_counter, budget_tokens=600)
+        for digest, manifest in models.items():
+            executor.load(digest, pipelines.build(manifest, files), encoder)
+        found = {}
+        for some in [jobs] if together else [[job] for job in jobs]:
+            executor.add(some)
+            while executor.held:
+                for result in await executor.run_next():
+                    assert isinstance(result, Result)
+                    found[result.attempt_id] = Answer(
+                        output=result.output, evidence=result.evidence
+                    )
+        return found
+
+    alone, mixed = await answers(together=False), await answers(together=True)
+
+    assert alone.keys() == mixed.keys() == {job.attempt_id for job in jobs}
+    for job in jobs:
+        task = Task(input=job.input)
+        assert judges[job.digest].agree(task, alone[job.attempt_id], mixed[job.attempt_id]).agrees
+
+
+@pytest.mark.slow
+async def test_a_summary_says_what_the_text_is_about(backend: OnnxBackend) -> None:
+    manifest, files = built.model("zlm-v1-summary-cloud")
+    pipeline = pipelines.build(manifest, files)
+    encoder = await backend.open_encoder(files["model.onnx"])
+    plan = pipeline.plan(Task(input=NEWS, params={"sentences": 2}))
+    answer = pipeline.finish(plan, await encoder.encode(plan.sequences), [])
+    said = answer.output.decode()
+    assert said.startswith("The city council voted on Tuesday night")
+    assert "It rained." not in said
