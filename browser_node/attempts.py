@@ -1,0 +1,74 @@
+"""The attempts a node holds, each until its lease ends, and how results become frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from browser_node.protocol import MAX_FRAME_BYTES, MAX_ITEMS, JobItem, Result, Results
+
+# Room for the ids and numbers around the blobs of one result, and of the frame itself.
+_OVERHEAD_BYTES: Final = 256
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Lease ends by attempt id, in monotonic seconds."""
+
+    _lease_at: dict[str, float] = field(default_factory=dict)
+
+    def __contains__(self, attempt_id: object) -> bool:
+        return attempt_id in self._lease_at
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lease_at)
+
+    @property
+    def full(self) -> bool:
+        return len(self._lease_at) >= MAX_ITEMS
+
+    def hold(self, item: JobItem, *, now: float) -> None:
+        self._lease_at[item.attempt_id] = now + item.lease_s
+
+    def release(self, attempt_id: str | None, *, now: float) -> bool:
+        """Forget an attempt; true when it was held and its lease was still running."""
+        if attempt_id is None:
+            return False
+        lease_at = self._lease_at.pop(attempt_id, None)
+        return lease_at is not None and now < lease_at
+
+    def forget(self, attempt_ids: Iterable[str]) -> tuple[str, ...]:
+        """Forget attempts whatever their leases; returns those that were held."""
+        known = tuple(key for key in dict.fromkeys(attempt_ids) if key in self._lease_at)
+        for key in known:
+            del self._lease_at[key]
+        return known
+
+    def expired(self, *, now: float) -> tuple[str, ...]:
+        return tuple(key for key, lease_at in self._lease_at.items() if lease_at <= now)
+
+
+def fits(result: Result) -> bool:
+    """Whether ``result`` alone fits into one frame."""
+    return _size(result) + _OVERHEAD_BYTES <= MAX_FRAME_BYTES
+
+
+def pack(results: Iterable[Result]) -> list[Results]:
+    """Put results that each fit into as few frames as their order allows."""
+    frames: list[Results] = []
+    items: list[Result] = []
+    size_bytes = _OVERHEAD_BYTES
+    for result in results:
+        if items and (size_bytes + _size(result) > MAX_FRAME_BYTES or len(items) == MAX_ITEMS):
+            frames.append(Results(items=tuple(items)))
+            items, size_bytes = [], _OVERHEAD_BYTES
+        items.append(result)
+        size_bytes += _size(result)
+    if items:
+        frames.append(Results(items=tuple(items)))
+    return frames
+
+
+def _size(result: Result) -> int:
+    return len(result.output) + len(result.evidence) + _OVERHEAD_BYTES

@@ -1,0 +1,22 @@
+"""Real time for the driver, the same natively and in Pyodide's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+
+class LoopClock:
+    """The process's monotonic clock and the running event loop."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+        """Return when ``event`` is set or ``seconds`` have passed, whichever is first."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
