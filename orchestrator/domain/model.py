@@ -1,0 +1,154 @@
+"""What the scheduler reasons about: models, jobs, attempts, nodes. Plain values, no behaviour.
+
+Times are monotonic seconds handed in by the caller; ``tokens`` are model tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NewType
+
+from browser_node.protocol import (
+    AttemptId,
+    ModelDigest,
+    NodeId,
+    NodeState,
+)
+
+JobId = NewType("JobId", str)
+ProjectId = NewType("ProjectId", str)
+KeyId = NewType("KeyId", str)
+
+Place = Literal["edge", "cloud"]
+Placement = Literal["any", "cloud"]
+ParamValue = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What placement needs to know of a model."""
+
+    digest: ModelDigest
+    model_id: str
+    size_bytes: int
+    min_memory_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as the API submits it. ``deadline_s`` counts from submission."""
+
+    job_id: JobId
+    digest: ModelDigest
+    input: str
+    tokens: int
+    project_id: ProjectId
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    placement: Placement = "any"
+    deadline_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A job's one answer. ``output`` is what the pipeline produced (`browser_node.pipelines`)."""
+
+    job_id: JobId
+    output: bytes
+    place: Place
+    node_id: NodeId
+    attempts: int
+    compute_s: float
+
+
+FailureCode = Literal[
+    "no_capacity",  # no node and no CPU worker can take it
+    "overloaded",  # the queue is full
+    "shutting_down",  # nothing new is accepted
+    "deadline_exceeded",  # nobody answered in time
+    "invalid_input",  # the pipeline refused the input
+    "internal_error",  # every attempt failed and it is our fault
+]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """A job's one truthful error. ``message`` is a sentence for the customer."""
+
+    job_id: JobId
+    code: FailureCode
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(slots=True)
+class Job:
+    """A job the scheduler holds until it is answered or failed."""
+
+    spec: NewJob
+    submitted_at: float
+    deadline_at: float
+    attempts: int = 0
+    edge_attempts: int = 0
+    tried: set[NodeId] = field(default_factory=set)
+    running: AttemptId | None = None
+    cloud_only: bool = False
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One placement of one job on one node."""
+
+    attempt_id: AttemptId
+    job_id: JobId
+    node_id: NodeId
+    digest: ModelDigest
+    tokens: int
+    started_at: float
+    expected_s: float
+    lease_at: float
+
+
+@dataclass(slots=True)
+class Speed:
+    """Measured throughput of one model on one node and how well forecasts held.
+
+    ``ratio`` and ``deviation`` are EWMAs of actual ÷ expected answer time: they size the leases.
+    """
+
+    tokens_per_s: float
+    ratio: float = 1.0
+    deviation: float = 0.5
+    samples: int = 0
+
+
+@dataclass(slots=True)
+class Node:
+    """A connected node as the scheduler sees it."""
+
+    node_id: NodeId
+    trusted: bool
+    memory_mb: int | None
+    joined_at: float
+    last_frame_at: float
+    last_answer_at: float = 0.0
+    state: NodeState = "active"
+    reason: str = ""
+    slots: int = 0
+    rtt_s: float | None = None
+    download_bytes_per_s: float = 2.5e6
+    loading: set[ModelDigest] = field(default_factory=set)
+    speeds: dict[ModelDigest, Speed] = field(default_factory=dict)
+    attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
+    outstanding_tokens: int = 0
+    stale: bool = False
+    draining: bool = False
+    consecutive_failures: int = 0
+    retry_at: float = 0.0
+    jobs_done: int = 0
+    failures: int = 0
+    reroutes: int = 0
+
+    @property
+    def slots_used(self) -> int:
+        return len(self.attempts)

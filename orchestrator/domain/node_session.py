@@ -1,0 +1,323 @@
+"""One node's connection as the orchestrator sees it: protocol 1 without sockets.
+
+`receive` takes a frame's bytes and the time and returns steps: frames to send, events for the
+scheduler, or the close that a breach of protocol calls for.
+
+    state     hello            ready(d)             capacity results failed pong   bye
+    hello     check, welcome   out of order         out of order                   out of order
+    serving   out of order     check answers of d   event                          close
+    closed    every frame is ignored
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, assert_never
+
+from browser_node import protocol as p
+from browser_node.agreement import Verdict
+from browser_node.models import Manifest, recipe_of
+from browser_node.protocol import (
+    Answer,
+    AttemptId,
+    CloseCode,
+    ModelDigest,
+    NodeId,
+    ProtocolError,
+    Task,
+)
+from orchestrator.domain import events as ev
+from orchestrator.domain.references import DRAW_SIZES, References
+
+# A pong that had to wait for a micro-batch says nothing about the network.
+IDLE_BUSY_S: Final = 0.005
+MAX_OUTPUT_CHARS: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    frame: p.OrchestratorFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    event: ev.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    code: CloseCode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencesFilled:
+    """The CPU worker has answered the pool of a model: nodes that wait for it can be challenged."""
+
+    digest: ModelDigest
+
+
+Step = Reply | Notify | Close | ReferencesFilled
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a node gets when its hello is good."""
+
+    node_id: NodeId
+    ticket: str
+
+
+Admit = Callable[[p.Hello], Admission]
+"""Checks nonce, signature and ticket of a hello; raises `ProtocolError`. Supplied by transport."""
+
+
+Agree = Callable[[ModelDigest, Task, Answer, Answer], Verdict]
+"""Judges a stranger's answer (last) against the trusted one to the same task (`Judge.agree`)."""
+
+
+class NodeSession:
+    """State of one connection. Not reusable: a reconnecting node gets a new one."""
+
+    def __init__(
+        self,
+        *,
+        trusted: bool,
+        admit: Admit,
+        models: Mapping[ModelDigest, Manifest],
+        references: References,
+        agree: Agree,
+    ) -> None:
+        self._agree = agree
+        self.trusted = trusted
+        self.state: Literal["hello", "serving", "closed"] = "hello"
+        self.node_id = NodeId("")
+        self.hello: p.Hello | None = None
+        self._admit = admit
+        self._models = models
+        self._references = references
+        self._challenges: dict[ModelDigest, tuple[tuple[Task, ...], tuple[Answer, ...]]] = {}
+        self._waiting: set[ModelDigest] = set()
+        self._held: dict[AttemptId, ModelDigest] = {}
+        self._pings: dict[int, float] = {}
+        self._ping_n = 0
+
+    def receive(self, data: bytes, *, now: float) -> list[Step]:
+        """Apply one frame; never raises for what the peer sent."""
+        if self.state == "closed":
+            return []
+        try:
+            if self.state == "hello":
+                limit = p.MAX_FRAME_BYTES_BEFORE_WELCOME
+                return self._receive_hello(p.decode_from_node(data, limit_bytes=limit))
+            return self._receive_frame(p.decode_from_node(data), now)
+        except ProtocolError as error:
+            self.state = "closed"
+            return [Close(error.close_code, str(error))]
+
+    def ping(self, *, now: float) -> p.Ping:
+        """Return the next ping; the answer's round trip is measured from ``now``."""
+        self._ping_n += 1
+        self._pings[self._ping_n] = now
+        # Only the latest few can still be answered; a node that answers none is closed for silence.
+        while len(self._pings) > 8:
+            del self._pings[next(iter(self._pings))]
+        return p.Ping(n=self._ping_n)
+
+    def jobs(self, items: tuple[p.JobItem, ...]) -> p.Jobs:
+        """Return the frame that hands ``items`` to the node, and remember what each is for."""
+        for item in items:
+            self._held[AttemptId(item.attempt_id)] = ModelDigest(item.digest)
+        return p.Jobs(items=items)
+
+    def cancel(self, attempt_ids: tuple[AttemptId, ...]) -> p.Cancel:
+        """Return the frame that takes attempts back."""
+        for attempt_id in attempt_ids:
+            self._held.pop(attempt_id, None)
+        return p.Cancel(attempt_ids=attempt_ids)
+
+    def references_filled(self, digest: ModelDigest) -> list[Step]:
+        """Challenge a node that joined before there were known answers for ``digest``."""
+        if self.state != "serving" or digest not in self._waiting:
+            return []
+        self._waiting.discard(digest)
+        return self._load(digest)
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────
+
+    def _receive_hello(self, frame: p.NodeFrame) -> list[Step]:
+        if not isinstance(frame, p.Hello):
+            raise ProtocolError(f"{_tag(frame)} before hello", CloseCode.OUT_OF_ORDER)
+        if p.VERSION not in frame.versions:
+            offered = ", ".join(map(str, frame.versions))
+            raise ProtocolError(
+                f"no common protocol version: offered {offered}, this server speaks {p.VERSION}",
+                CloseCode.BAD_VERSION,
+            )
+        if (frame.runtime.kind == "cpu") != self.trusted:
+            raise ProtocolError("runtime kind 'cpu' is for the CPU worker's own socket")
+        admission = self._admit(frame)
+        self.state = "serving"
+        self.hello = frame
+        self.node_id = admission.node_id
+        memory_mb = frame.device.memory_mb
+        models = [
+            (digest, manifest)
+            for digest, manifest in self._models.items()
+            if self.trusted or memory_mb is None or memory_mb >= manifest.min_memory_mb
+        ]
+        welcome = p.Welcome(
+            version=p.VERSION,
+            node_id=self.node_id,
+            ticket=admission.ticket,
+            recipes=tuple(recipe_of(manifest) for _, manifest in models),
+        )
+        steps: list[Step] = [
+            Reply(welcome),
+            Notify(ev.NodeJoined(self.node_id, self.trusted, memory_mb)),
+        ]
+        for digest, _ in models:
+            steps += self._load(digest)
+        return steps
+
+    def _load(self, digest: ModelDigest) -> list[Step]:
+        manifest = self._models[digest]
+        if self.trusted:
+            tasks = self._references.pool(manifest.pipeline)
+            answers: tuple[Answer, ...] = ()
+        elif self._references.has(digest):
+            known = self._references.draw(digest, DRAW_SIZES[manifest.pipeline])
+            tasks = tuple(task for task, _ in known)
+            answers = tuple(answer for _, answer in known)
+        else:
+            self._waiting.add(digest)
+            return []
+        self._challenges[digest] = (tasks, answers)
+        return [
+            Reply(p.Load(recipe=recipe_of(manifest), challenge=tasks)),
+            Notify(ev.ModelLoading(self.node_id, digest)),
+        ]
+
+    def _receive_frame(self, frame: p.NodeFrame, now: float) -> list[Step]:
+        heard: list[Step] = [Notify(ev.NodeHeard(self.node_id))]
+        match frame:
+            case p.Hello():
+                raise ProtocolError("a second hello", CloseCode.OUT_OF_ORDER)
+            case p.Delta():
+                raise ProtocolError("delta for a model that does not stream")
+            case p.Ready():
+                return heard + self._ready(frame)
+            case p.Capacity():
+                event = ev.CapacityChanged(self.node_id, frame.slots, frame.state, frame.reason)
+                return [*heard, Notify(event)]
+            case p.Results():
+                return heard + self._results(frame)
+            case p.Failed():
+                return heard + self._failed(frame)
+            case p.Pong():
+                return [Notify(ev.NodeHeard(self.node_id, self._round_trip(frame, now)))]
+            case p.Bye():
+                self.state = "closed"
+                return [Close(CloseCode.NORMAL, "bye")]
+            case _:
+                assert_never(frame)
+
+    def _ready(self, frame: p.Ready) -> list[Step]:
+        digest = ModelDigest(frame.digest)
+        challenge = self._challenges.pop(digest, None)
+        if challenge is None:
+            raise ProtocolError(
+                f"ready for {digest[:12]}…, which was not asked for", CloseCode.OUT_OF_ORDER
+            )
+        tasks, expected = challenge
+        if len(frame.answers) != len(tasks):
+            raise ProtocolError(
+                f"{len(frame.answers)} answers to a challenge of {len(tasks)}",
+                CloseCode.WRONG_ANSWERS,
+            )
+        manifest = self._models[digest]
+        steps: list[Step] = []
+        if self.trusted:
+            for answer in frame.answers:
+                if not well_formed(manifest, answer.output):
+                    raise ProtocolError("the CPU worker answered out of shape")
+            self._references.fill(digest, tasks, frame.answers)
+            steps.append(ReferencesFilled(digest))
+        else:
+            for task, ours, theirs in zip(tasks, expected, frame.answers, strict=True):
+                verdict = self._agree(digest, task, ours, theirs)
+                if not verdict.agrees:
+                    raise ProtocolError(
+                        f"known answer missed: {verdict.reason}", CloseCode.WRONG_ANSWERS
+                    )
+        speed = max((point.tokens_per_s for point in frame.calibration), default=1.0)
+        return [Notify(ev.ModelReady(self.node_id, digest, speed)), *steps]
+
+    def _results(self, frame: p.Results) -> list[Step]:
+        good = []
+        steps: list[Step] = []
+        for item in frame.items:
+            attempt_id = AttemptId(item.attempt_id)
+            digest = self._held.pop(attempt_id, None)
+            # An attempt not held any more has no shape to check: the scheduler counts it as late.
+            if digest is None or well_formed(self._models[digest], item.output):
+                good.append(ev.Finished(attempt_id, item.output, item.compute_s))
+            else:
+                failed = ev.AttemptFailed(self.node_id, attempt_id, "node", "malformed_output")
+                steps.append(Notify(failed))
+        if good:
+            steps.append(Notify(ev.AttemptsFinished(self.node_id, tuple(good))))
+        return steps
+
+    def _failed(self, frame: p.Failed) -> list[Step]:
+        if frame.attempt_id is not None:
+            attempt_id = AttemptId(frame.attempt_id)
+            self._held.pop(attempt_id, None)
+            event = ev.AttemptFailed(
+                self.node_id, attempt_id, frame.blame, frame.code, frame.message
+            )
+            return [Notify(event)]
+        if frame.digest is None:
+            raise ProtocolError("failed names neither an attempt nor a model")
+        self._challenges.pop(ModelDigest(frame.digest), None)
+        return [Notify(ev.ModelLost(self.node_id, ModelDigest(frame.digest)))]
+
+    def _round_trip(self, frame: p.Pong, now: float) -> float | None:
+        sent_at = self._pings.pop(frame.n, None)
+        if sent_at is None or frame.busy_s > IDLE_BUSY_S:
+            return None
+        return max(now - sent_at, 0.0)
+
+
+def _tag(frame: p.NodeFrame) -> str:
+    return str(frame.__struct_config__.tag)
+
+
+def well_formed(manifest: Manifest, output: bytes) -> bool:
+    """Whether ``output`` has the shape of an answer of this model's pipeline."""
+    match manifest.pipeline:
+        case "embeddings":
+            if len(output) != 4 * manifest.dimensions:
+                return False
+            # One infinity or NaN makes the sum one; 384 float32 cannot overflow it.
+            return math.isfinite(sum(array("f", output)))
+        case "extractive-summary":
+            return _text(output) is not None
+        case "iab-classification":
+            text = _text(output)
+            try:
+                return text is not None and isinstance(json.loads(text), dict)
+            except (ValueError, RecursionError):
+                return False
+
+
+def _text(output: bytes) -> str | None:
+    try:
+        text = output.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) <= MAX_OUTPUT_CHARS else None

@@ -1,0 +1,304 @@
+"""Every knob of the orchestrator: name, unit, default, bounds, environment variable."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from orchestrator.errors import SettingsError
+
+PREFIX: Final = "ZEROGPU_"
+_REPOSITORY: Final = Path(__file__).resolve().parent.parent
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """What a setting means: a phrase, its unit and its bounds (inclusive)."""
+
+    text: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All knobs. The environment variable of ``port`` is ``ZEROGPU_PORT``, and so on.
+
+    Build it with `from_env`; only ``app.py`` and ``__main__.py`` may hand it the real environment.
+    """
+
+    host: Annotated[str, Knob(text="Address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Knob(text="Port to listen on; 0 takes a free one", low=0, high=65_535)] = (
+        8000
+    )
+    data_dir: Annotated[Path, Knob(text="Folder of the database, keys, backups and sockets")] = (
+        Path("var")
+    )
+    build_dir: Annotated[Path, Knob(text="Output of `python -m wasm_build`")] = (
+        _REPOSITORY / "build"
+    )
+    static_dir: Annotated[Path, Knob(text="Our own pages, scripts and styles")] = (
+        _REPOSITORY / "static"
+    )
+    public_url: Annotated[
+        str | None, Knob(text="URL people reach this server by, if not host:port")
+    ] = None
+    allowed_hosts: Annotated[
+        tuple[str, ...], Knob(text="Extra Host names to answer to; * means any")
+    ] = ()
+    forwarded_allow_ips: Annotated[
+        tuple[str, ...], Knob(text="Proxies whose X-Forwarded-* headers are believed")
+    ] = ()
+    tls_cert: Annotated[Path | None, Knob(text="Certificate chain (PEM)")] = None
+    tls_key: Annotated[Path | None, Knob(text="Private key of the certificate (PEM)")] = None
+
+    cpu_worker: Annotated[bool, Knob(text="Start and supervise the trusted CPU worker process")] = (
+        True
+    )
+    cpu_worker_threads: Annotated[
+        int,
+        Knob(
+            text="Threads of the CPU worker; 0 uses what the machine has",
+            unit="threads",
+            low=0,
+            high=1024,
+        ),
+    ] = 0
+
+    edge_budget_s: Annotated[
+        float,
+        Knob(
+            text="Longest expected answer time that still goes to a volunteer",
+            unit="s",
+            low=0,
+            high=3600,
+        ),
+    ] = 5.0
+    request_deadline_s: Annotated[
+        float,
+        Knob(text="A request not answered by then fails with 503", unit="s", low=0.1, high=3600),
+    ] = 30.0
+    queue_max_jobs: Annotated[
+        int, Knob(text="Unanswered jobs held; beyond, 503", unit="jobs", low=1, high=10_000_000)
+    ] = 10_000
+    queue_max_bytes: Annotated[
+        int,
+        Knob(
+            text="Request bodies held at once; beyond, 503", unit="bytes", low=1 << 16, high=1 << 40
+        ),
+    ] = 256 << 20
+    key_concurrency: Annotated[
+        int,
+        Knob(
+            text="Unanswered requests of one API key; beyond, 429",
+            unit="requests",
+            low=1,
+            high=1_000_000,
+        ),
+    ] = 512
+    body_max_bytes: Annotated[
+        int, Knob(text="Longest request body; beyond, 413", unit="bytes", low=1 << 10, high=1 << 30)
+    ] = 8 << 20
+    body_timeout_s: Annotated[
+        float,
+        Knob(text="A request body not complete by then is refused", unit="s", low=0.1, high=3600),
+    ] = 15.0
+    inputs_max: Annotated[
+        int,
+        Knob(
+            text="Longest input array of an embeddings request", unit="inputs", low=1, high=100_000
+        ),
+    ] = 2048
+
+    sockets_max: Annotated[
+        int, Knob(text="Node sockets in all", unit="sockets", low=1, high=1_000_000)
+    ] = 10_000
+    sockets_per_address: Annotated[
+        int, Knob(text="Node sockets from one address", unit="sockets", low=1, high=1_000_000)
+    ] = 64
+    sockets_unauthenticated: Annotated[
+        int,
+        Knob(
+            text="Node sockets that have not been welcomed yet",
+            unit="sockets",
+            low=1,
+            high=1_000_000,
+        ),
+    ] = 256
+
+    key_cache_ttl_s: Annotated[
+        float, Knob(text="A revoked key stops working within this time", unit="s", low=0, high=60)
+    ] = 2.0
+    key_cache_max: Annotated[
+        int, Knob(text="Keys held in memory", unit="keys", low=1, high=10_000_000)
+    ] = 10_000
+    log_queue_max: Annotated[
+        int,
+        Knob(
+            text="Log rows waiting for the database; beyond, dropped and counted",
+            unit="rows",
+            low=1,
+        ),
+    ] = 20_000
+    log_flush_s: Annotated[
+        float, Knob(text="Longest wait of a log row before it is written", unit="s", low=0, high=10)
+    ] = 0.02
+    console_link_lifetime_s: Annotated[
+        float,
+        Knob(text="A sign-in link not used by then is void", unit="s", low=60, high=30 * 86_400),
+    ] = 86_400.0
+    console_session_lifetime_s: Annotated[
+        float,
+        Knob(text="A console session ends after this time", unit="s", low=60, high=366 * 86_400),
+    ] = 30 * 86_400.0
+
+    metrics_token: Annotated[
+        str | None, Knob(text="Bearer token that opens /metrics to other machines than this one")
+    ] = field(default=None, repr=False)
+    drain_s: Annotated[
+        float, Knob(text="Time to finish what is held after SIGTERM", unit="s", low=0, high=3600)
+    ] = 10.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Knob(text="Least log level")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Knob(text="auto: console lines on a terminal, JSON lines elsewhere"),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise SettingsError("tls_cert and tls_key belong together: set both or neither")
+        for name, (_, knob) in _described().items():
+            _check_bounds(name, knob, getattr(self, name))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Settings:
+        """Read the knobs from ``environ``; an override that is not None wins.
+
+        Raises `SettingsError` with the variable, the value and what is allowed.
+        """
+        described = _described()
+        if unknown := overrides.keys() - described.keys():
+            raise SettingsError(f"there is no setting called {min(unknown)}")
+        values: dict[str, Any] = {}
+        for name, (hint, _) in described.items():
+            variable = env_name(name)
+            if overrides.get(name) is not None:
+                values[name] = overrides[name]
+            elif environ.get(variable, "") != "":
+                values[name] = _parse(variable, environ[variable], hint)
+        return cls(**values)
+
+    @property
+    def url(self) -> str:
+        """The URL people reach this server by, without a trailing slash."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        scheme = "http" if self.tls_cert is None else "https"
+        # A wildcard address is not one that a browser can open.
+        host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """One line of the settings table in the documentation."""
+
+    name: str
+    variable: str
+    default: str
+    unit: str
+    text: str
+
+
+def env_name(name: str) -> str:
+    """Return the environment variable of the setting called ``name``."""
+    return PREFIX + name.upper()
+
+
+def describe() -> list[Described]:
+    """Describe every setting, in the order of their definition."""
+    knobs = _described()
+    return [
+        Described(
+            name=spec.name,
+            variable=env_name(spec.name),
+            default=_shown(spec.default),
+            unit=knobs[spec.name][1].unit,
+            text=knobs[spec.name][1].text,
+        )
+        for spec in dataclasses.fields(Settings)
+    ]
+
+
+@functools.cache
+def _described() -> dict[str, tuple[Any, Knob]]:
+    """Map each setting's name to its type and its knob."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    return {name: typing.get_args(hint) for name, hint in hints.items()}
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | ():
+            return ""
+        case bool():
+            return str(default).lower()
+        case Path() if default.is_relative_to(_REPOSITORY):
+            return str(default.relative_to(_REPOSITORY))
+        case _:
+            return str(default)
+
+
+def _check_bounds(name: str, knob: Knob, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    low, high = knob.low, knob.high
+    # Written so that NaN fails too.
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise SettingsError(f"{name} ({env_name(name)}) must be {bounds}, not {value}")
+
+
+def _parse(variable: str, text: str, hint: Any) -> object:
+    origin = typing.get_origin(hint)
+    if origin in {types.UnionType, typing.Union}:
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if origin is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if origin is Literal:
+        return _parse_choice(variable, text, typing.get_args(hint))
+    if hint is bool:
+        return _parse_switch(variable, text)
+    if hint in {int, float}:
+        try:
+            return hint(text)
+        except ValueError:
+            kind = "a whole number" if hint is int else "a number"
+            raise SettingsError(f"{variable} must be {kind}, not {text!r}") from None
+    return hint(text)
+
+
+def _parse_choice(variable: str, text: str, choices: tuple[str, ...]) -> str:
+    if text.lower() not in choices:
+        raise SettingsError(f"{variable} must be one of {', '.join(choices)}, not {text!r}")
+    return text.lower()
+
+
+def _parse_switch(variable: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise SettingsError(f"{variable} must be true or false, not {text!r}")

@@ -1,0 +1,157 @@
+"""Laws of the scheduler under any order of events, as a hypothesis state machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from browser_node.protocol import HANDED_BACK, AttemptId, NodeId
+from orchestrator.domain import effects as fx
+from orchestrator.domain import events as ev
+from orchestrator.domain.model import JobId
+from tests.orchestrator.domain.fleet_of import MODEL, finish, job, join, scheduler, sent, submit
+
+NODES = [NodeId(f"n{number}") for number in range(4)] + [NodeId("cpu")]
+nodes = st.sampled_from(NODES)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Nodes come, go, answer, fail, fall silent; jobs come and are cancelled; time passes."""
+
+    @initialize(seed=st.integers(0, 2**16), expected=st.booleans())
+    def start(self, seed: int, expected: bool) -> None:
+        self.s = scheduler(seed=seed, max_queued=20)
+        self.now = 0.0
+        self.submitted: set[str] = set()
+        self.cancelled: set[str] = set()
+        self.ends: Counter[str] = Counter()
+        self.issued: list[tuple[NodeId, AttemptId]] = []
+        self.do(self.s.handle(ev.WorkerExpected(expected), now=0.0))
+
+    def do(self, effects: list[fx.Effect]) -> None:
+        for node_id, items in sent(effects).items():
+            self.issued += [(node_id, AttemptId(item.attempt_id)) for item in items]
+        for effect in effects:
+            if isinstance(effect, fx.Deliver):
+                self.ends[effect.answer.job_id] += 1
+            elif isinstance(effect, fx.Fail):
+                self.ends[effect.failure.job_id] += 1
+
+    @rule(count=st.integers(1, 6), tokens=st.integers(1, 2000), cloud=st.booleans())
+    def jobs_come(self, count: int, tokens: int, cloud: bool) -> None:
+        names = [f"j{len(self.submitted) + n}" for n in range(count)]
+        self.submitted.update(names)
+        placement = "cloud" if cloud else "any"
+        jobs = [job(name, tokens=tokens, placement=placement) for name in names]  # type: ignore[arg-type]
+        self.do(submit(self.s, *jobs, now=self.now))
+
+    @rule(node_id=nodes, speed=st.floats(1, 5000), slots=st.integers(0, 4))
+    def a_node_comes(self, node_id: NodeId, speed: float, slots: int) -> None:
+        if node_id not in self.s.board.nodes:
+            trusted = node_id == "cpu"
+            self.do(
+                join(
+                    self.s,
+                    node_id,
+                    now=self.now,
+                    tokens_per_s=speed,
+                    slots=slots,
+                    trusted=trusted,
+                )
+            )
+
+    @rule(node_id=nodes)
+    def a_node_goes(self, node_id: NodeId) -> None:
+        self.do(self.s.handle(ev.NodeLeft(node_id, "closed"), now=self.now))
+
+    @rule(node_id=nodes, slots=st.integers(0, 6), state=st.sampled_from(["active", "paused"]))
+    def capacity_changes(self, node_id: NodeId, slots: int, state: str) -> None:
+        event = ev.CapacityChanged(node_id, slots, state, "")  # type: ignore[arg-type]
+        self.do(self.s.handle(event, now=self.now))
+
+    @rule(node_id=nodes)
+    def a_model_is_lost(self, node_id: NodeId) -> None:
+        self.do(self.s.handle(ev.ModelLost(node_id, MODEL), now=self.now))
+
+    @rule(pick=st.integers(0, 10**6), wrong_node=st.booleans())
+    def an_answer_comes(self, pick: int, wrong_node: bool) -> None:
+        if self.issued:
+            node_id, attempt_id = self.issued[pick % len(self.issued)]
+            sender = NODES[pick % len(NODES)] if wrong_node else node_id
+            self.do(self.s.handle(ev.NodeHeard(sender, 0.01), now=self.now))
+            self.do(finish(self.s, sender, attempt_id, attempt_id, now=self.now))
+
+    @rule(pick=st.integers(0, 10**6), code=st.sampled_from(["oops", HANDED_BACK]))
+    def an_attempt_fails(self, pick: int, code: str) -> None:
+        if self.issued:
+            node_id, attempt_id = self.issued[pick % len(self.issued)]
+            blame = ("node", "input", "model")[pick % 3]
+            event = ev.AttemptFailed(node_id, attempt_id, blame, code)  # type: ignore[arg-type]
+            self.do(self.s.handle(event, now=self.now))
+
+    @rule(pick=st.integers(0, 10**6))
+    def a_customer_leaves(self, pick: int) -> None:
+        if self.submitted:
+            name = sorted(self.submitted)[pick % len(self.submitted)]
+            if not self.ends[name]:
+                self.cancelled.add(name)
+            self.do(self.s.handle(ev.JobsCancelled((JobId(name),)), now=self.now))
+
+    @rule(seconds=st.floats(0.01, 25))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.do(self.s.handle(ev.Tick(), now=self.now))
+
+    @invariant()
+    def no_job_ends_twice_or_after_it_was_cancelled(self) -> None:
+        assert all(count == 1 for count in self.ends.values())
+        assert not self.cancelled & self.ends.keys()
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        board = self.s.board
+        for node in board.nodes.values():
+            assert node.outstanding_tokens == sum(a.tokens for a in node.attempts.values())
+            assert all(board.attempts[key] is a for key, a in node.attempts.items())
+        held = sum(len(node.attempts) for node in board.nodes.values())
+        assert held == len(board.attempts) == self.s.running
+        for attempt in board.attempts.values():
+            assert board.jobs[attempt.job_id].running == attempt.attempt_id
+        for digest, ready in board.ready.items():
+            having = [n for n in board.nodes.values() if digest in n.speeds and not n.trusted]
+            assert sorted(ready) == sorted(n.node_id for n in having)
+
+    @invariant()
+    def every_job_is_running_or_in_a_queue(self) -> None:
+        queues = self.s.queues
+        queued = {*queues.cloud, *(i for q in queues.edge.values() for i in q)}
+        for job_id, held in self.s.board.jobs.items():
+            assert held.running or job_id in queued, f"{job_id} is nowhere"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "s"):
+            return
+        # However it went: once the deadlines are over, every job has had its one end.
+        self.now += 31.0
+        self.do(self.s.handle(ev.Tick(), now=self.now))
+        left = self.submitted - self.cancelled - self.ends.keys()
+        assert not left, f"jobs without an end: {sorted(left)}"
+        assert not self.s.board.attempts
+        assert all(count == 1 for count in self.ends.values())
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+TestAnyOrder = AnyOrder.TestCase
+
+
+def test_slots_are_respected_whenever_a_job_starts() -> None:
+    s = scheduler(edge_budget_s=60)
+    for number, node_id in enumerate(NODES[:4]):
+        join(s, node_id, slots=number + 1, tokens_per_s=50_000)
+
+    effects = submit(s, *(job(f"j{n}") for n in range(40)))
+
+    assert {k: len(v) for k, v in sent(effects).items()} == {NODES[n]: n + 1 for n in range(4)}
