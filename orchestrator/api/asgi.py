@@ -1,0 +1,85 @@
+"""The little of HTTP that the hot paths need: bodies in, JSON out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import orjson
+from starlette.types import Receive, Send
+
+from orchestrator.errors import ApiError, MethodNotAllowed, PayloadTooLarge, Unauthorized
+
+Header = tuple[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+async def read_body(
+    receive: Receive, *, declared: bytes | None, limit: int, hold: Callable[[int], None]
+) -> bytes:
+    """Return the request body, reading no more of it than ``limit`` bytes.
+
+    ``hold`` is told of every piece before it is kept and may refuse it by raising. Raises
+    `PayloadTooLarge` from the declared length alone where there is one, `ClientGone`.
+    """
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(f"{int(declared):,} bytes", limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    hold(len(body))
+    if message["type"] == "http.request" and not message.get("more_body"):
+        if len(body) > limit:
+            raise _too_large(f"{len(body):,} bytes", limit)
+        return body
+    pieces, size = [body], len(body)
+    while message["type"] == "http.request" and message.get("more_body"):
+        message = await receive()
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(f"more than {limit:,} bytes", limit)
+        hold(len(piece))
+        pieces.append(piece)
+    if message["type"] != "http.request":
+        raise ClientGone
+    return b"".join(pieces)
+
+
+async def send_body(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Sequence[Header] = (),
+    *,
+    content_type: bytes = b"application/json",
+) -> None:
+    """Send a whole answer."""
+    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_headers(error: ApiError) -> list[Header]:
+    """Return the headers that belong to ``error`` by HTTP's own rules."""
+    headers: list[Header] = []
+    if error.retry_after_s is not None:
+        seconds = max(1, math.ceil(error.retry_after_s))
+        headers.append((b"retry-after", b"%d" % seconds))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def error_body(error: ApiError) -> bytes:
+    return orjson.dumps(error.envelope())
+
+
+def _too_large(size: str, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body has {size}; at most {limit:,} are taken. Split it into several requests."
+    )

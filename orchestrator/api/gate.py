@@ -1,0 +1,104 @@
+"""Who may come in, and how much at once: key, project, requests of a key, bytes of all bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from orchestrator.domain.model import KeyId
+from orchestrator.errors import Forbidden, Overloaded, RateLimited, Unauthorized
+from orchestrator.settings import Settings
+from orchestrator.storage.keyring import Keyring
+from orchestrator.storage.keys import Principal
+
+_KEY_MAX_BYTES: Final = 256
+
+
+class Gate:
+    """Counts what is under way. Everything that `enter` and `hold` take, `leave` gives back."""
+
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._key_concurrency = settings.key_concurrency
+        self._bytes_max = settings.queue_max_bytes
+        self._bytes_held = 0
+        self._under_way: dict[KeyId, int] = {}
+
+    async def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Return whose key came, revoked ones included; raises `Unauthorized` for any other."""
+        api_key = _presented_key(headers)
+        if len(api_key) > _KEY_MAX_BYTES:
+            raise _unknown_key()
+        digest = self._keyring.digest(api_key)
+        certain, principal = self._keyring.cached(digest)
+        if not certain:
+            principal = await self._keyring.find(digest)
+        if principal is None:
+            raise _unknown_key()
+        return principal
+
+    def check(self, principal: Principal, headers: Mapping[bytes, bytes]) -> None:
+        """Raise `Unauthorized` for a revoked key and `Forbidden` for another project's."""
+        if principal.revoked:
+            raise Unauthorized(
+                "This API key was revoked. Create another with `zerogpu keys create`.",
+                code="revoked_api_key",
+            )
+        project = headers.get(b"x-project-id")
+        if project is not None and project.strip() != principal.project_id.encode():
+            raise Forbidden(
+                "This API key does not belong to the project that x-project-id names. Leave the"
+                " header out, or send the key's own project."
+            )
+
+    def enter(self, principal: Principal) -> None:
+        """Count a request of this key; raises `RateLimited`."""
+        count = self._under_way.get(principal.key_id, 0)
+        if count >= self._key_concurrency:
+            raise RateLimited(
+                f"This API key has {count} requests under way; {self._key_concurrency} are"
+                " allowed. Wait for some of them to be answered.",
+                retry_after_s=1,
+            )
+        self._under_way[principal.key_id] = count + 1
+
+    def hold(self, size_bytes: int) -> None:
+        """Count bytes of a body; raises `Overloaded`."""
+        if self._bytes_held + size_bytes > self._bytes_max:
+            raise Overloaded(
+                "The server holds as many request bodies as it can. Try again in a few seconds.",
+                retry_after_s=2,
+            )
+        self._bytes_held += size_bytes
+
+    def leave(self, principal: Principal, held_bytes: int) -> None:
+        """Forget a request that entered, and the bytes it held."""
+        self._bytes_held -= held_bytes
+        count = self._under_way[principal.key_id] - 1
+        if count:
+            self._under_way[principal.key_id] = count
+        else:
+            # Nothing is kept for keys that are idle: there may be many.
+            del self._under_way[principal.key_id]
+
+
+def _presented_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the key as sent. A Bearer key counts only without x-api-key: clients send dummies."""
+    api_key = headers.get(b"x-api-key")
+    if api_key is None:
+        scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
+        api_key = credentials if scheme.lower() == b"bearer" else b""
+    api_key = api_key.strip()
+    if not api_key:
+        raise Unauthorized(
+            "No API key came with the request. Send it in the x-api-key header.",
+            code="missing_api_key",
+        )
+    return api_key
+
+
+def _unknown_key() -> Unauthorized:
+    return Unauthorized(
+        "This API key is not known here. Check it for missing characters, or create one with"
+        " `zerogpu keys create`."
+    )

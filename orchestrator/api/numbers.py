@@ -1,0 +1,34 @@
+"""Request numbers: unique, and in the order of time, so that the log's index grows at one end.
+
+A number is 24 hex digits: milliseconds since the epoch (11 digits, until the year 2527), then 52
+random bits. An index over random ids costs the log's writer two and a half times as much.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+_RANDOM_DIGITS: Final = 13
+_BLOCK: Final = 128
+
+
+class Numbers:
+    """A source of request numbers; asking the system for each would cost a switch of threads."""
+
+    __slots__ = ("_at", "_random", "_wall")
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._random = ""
+        self._at = 0
+
+    def next(self) -> str:
+        """Return a number that was never returned before."""
+        start, end = self._at, self._at + _RANDOM_DIGITS
+        if end > len(self._random):
+            self._random = os.urandom(_BLOCK * _RANDOM_DIGITS).hex()
+            start, end = 0, _RANDOM_DIGITS
+        self._at = end
+        return f"{int(self._wall() * 1000):011x}{self._random[start:end]}"

@@ -1,0 +1,1 @@
+"""Storage: database and migrations, keys, console sessions, request log, model catalogue."""

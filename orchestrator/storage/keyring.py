@@ -1,0 +1,133 @@
+"""Who a key belongs to, answered from memory; a miss is one lookup in a thread, off the event loop.
+
+Rules: an entry is believed for ``ttl_s``, then looked up again, so that a revocation by another
+process acts within that time. Unknown keys are remembered too, in a list of their own: guessing
+cannot push real keys out. Requests with the same key share one lookup. While the database cannot
+be read, keys that were good go on being good for ``GRACE_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.storage.keys import Pepper, Principal
+
+GRACE_S: Final = 600.0
+_LOOKUPS_MAX: Final = 256
+_THREADS: Final = 2
+
+log = structlog.get_logger("keys")
+
+Lookup = Callable[[bytes], Principal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    principal: Principal | None
+    looked_up_at: float
+    believed_until: float
+
+
+class Keyring:
+    """``lookup`` finds a key by digest; it runs in a thread and may raise."""
+
+    def __init__(
+        self,
+        pepper: Pepper,
+        lookup: Lookup,
+        *,
+        monotonic: Callable[[], float],
+        ttl_s: float,
+        max_entries: int,
+    ) -> None:
+        self._pepper = pepper
+        self._lookup = lookup
+        self._monotonic = monotonic
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
+        self._known: dict[bytes, _Entry] = {}
+        self._unknown: dict[bytes, _Entry] = {}
+        self._pending: dict[bytes, asyncio.Task[Principal | None]] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="keys")
+
+    def digest(self, api_key: bytes) -> bytes:
+        return self._pepper.digest(api_key)
+
+    def cached(self, digest: bytes) -> tuple[bool, Principal | None]:
+        """Return (whether memory can tell, whose key it is)."""
+        entry = self._known.get(digest) or self._unknown.get(digest)
+        if entry is None or self._monotonic() > entry.believed_until:
+            return False, None
+        return True, entry.principal
+
+    async def find(self, digest: bytes) -> Principal | None:
+        """Return whose key it is, looking it up if memory cannot tell.
+
+        Raises `Overloaded` when too many lookups are under way: someone is guessing keys.
+        """
+        certain, principal = self.cached(digest)
+        if certain:
+            return principal
+        task = self._pending.get(digest)
+        if task is None:
+            if len(self._pending) >= _LOOKUPS_MAX:
+                raise Overloaded(
+                    f"{_LOOKUPS_MAX} keys are being looked up already: try again in a second.",
+                    retry_after_s=1,
+                )
+            task = asyncio.create_task(self._look_up(digest))
+            self._pending[digest] = task
+        # Shielded: one waiting client that leaves must not end the lookup for the others.
+        return await asyncio.shield(task)
+
+    def forget_all(self) -> None:
+        """Believe nothing any more: called when this process itself changed a key."""
+        self._known.clear()
+        self._unknown.clear()
+        self._pending.clear()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_up(self, digest: bytes) -> Principal | None:
+        started_at = self._monotonic()
+        try:
+            principal = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._lookup, digest
+            )
+        except Exception as error:
+            log.error("keys cannot be looked up", error=str(error))
+            stale = self._known.get(digest)
+            if stale is not None and started_at - stale.looked_up_at <= GRACE_S:
+                # Not asked again at every request: the database has enough to do.
+                self._known[digest] = replace(stale, believed_until=started_at + self._ttl_s)
+                return stale.principal
+            raise Unavailable(
+                "API keys cannot be checked at the moment: try again in a few seconds.",
+                code="key_check_unavailable",
+                retry_after_s=5,
+            ) from error
+        finally:
+            # After `forget_all` this lookup is nobody's any more: what it found may be out of date.
+            wanted = self._pending.get(digest) is asyncio.current_task()
+            if wanted:
+                del self._pending[digest]
+        if wanted:
+            self._remember(digest, _Entry(principal, started_at, started_at + self._ttl_s))
+        return principal
+
+    def _remember(self, digest: bytes, entry: _Entry) -> None:
+        self._known.pop(digest, None)
+        self._unknown.pop(digest, None)
+        entries = self._unknown if entry.principal is None else self._known
+        while len(entries) >= self._max_entries:
+            # Dicts keep their order: the first is the one that was looked up longest ago.
+            del entries[next(iter(entries))]
+        entries[digest] = entry

@@ -1,0 +1,84 @@
+"""The tables, as the newest migration leaves them (a test compares the two).
+
+Times are Unix seconds, durations and sizes carry their unit in the name. Secrets (API keys, console
+sessions, sign-in links) are stored as digests only.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table
+
+metadata = MetaData()
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), ForeignKey("projects.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    # Hex HMAC-SHA256 of the key under the pepper file: a stolen database opens nothing.
+    Column("digest", String(64), nullable=False, unique=True),
+    # What a list may show: the last four characters.
+    Column("hint", String(8), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+    Index("ix_api_keys_project", "project_id"),
+)
+
+# No foreign keys: the log outlives what it mentions, and a row must never fail to be written.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("ts", Float, nullable=False),
+    Column("model", String(128)),
+    Column("endpoint", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("latency_ms", Float, nullable=False),
+    Column("place", String(8)),
+    Column("input_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("node_id", String(64)),
+    Column("error_code", String(64)),
+    Index("ix_requests_project_ts", "project_id", "ts"),
+    Index("ix_requests_key_ts", "key_id", "ts"),
+)
+
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("used_at", Float),
+)
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    # Hex SHA-256 of the public key: one identity across sessions.
+    Column("key_digest", String(64), primary_key=True),
+    Column("runtime", String(32), nullable=False),
+    Column("first_seen", Float, nullable=False),
+    Column("last_seen", Float, nullable=False),
+    Column("jobs", Integer, nullable=False),
+)

@@ -1,0 +1,130 @@
+"""Counts the tokens that are billed, and cuts texts to what a model reads.
+
+Two engines with identical results (see `browser_node.tokenizer`): the pure-Python one remembers
+words, which makes it the faster one for short texts, on the event loop; the library's releases the
+interpreter, which makes it the one for long texts, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from browser_node.protocol import MAX_INPUT_CHARS
+from browser_node.tokenizer import RustTokenizer, Tokenizer, WordPieceTokenizer
+
+INLINE_CHARS: Final = 2_000
+_THREADS: Final = 2
+# Bounds of what is remembered, so that no input can make it grow: chunks, characters of a chunk.
+_CACHED_CHUNKS: Final = 50_000
+_CACHED_CHUNK_CHARS: Final = 48
+# English has four to five characters a token: nearly always the first try at a cut holds enough.
+_CHARS_PER_TOKEN: Final = 6
+# [CLS] and [SEP], which a model reads but does not write.
+_SPECIAL_TOKENS: Final = 2
+# Punctuation ends words either way; set apart, the words of compact JSON are found among the known
+# ones. Brackets stay, as they are part of special tokens.
+_APART: Final[dict[int, str]] = str.maketrans(
+    {c: f" {c} " for c in "!\"#$%&'()*+,-./:;<=>?@\\^_`{|}~"}
+)
+
+
+class Measured(NamedTuple):
+    """A text as a node gets it and its billed tokens, [CLS] and [SEP] included.
+
+    Where the model cuts, ``tokens`` is at most its limit and ``text`` is as much of the start of
+    the text as holds them: the node, cutting by tokens, reads the same as from the whole.
+    """
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A model's longest input, and whether a longer one is cut."""
+
+    max_tokens: int
+    cuts: bool
+
+
+class _Chunks(dict[str, int]):
+    """Tokens of chunks of text without spaces, remembered, so that a text is summed up in C."""
+
+    def __init__(self, engine: Tokenizer) -> None:
+        self._engine = engine
+
+    def __missing__(self, chunk: str) -> int:
+        tokens = self._engine.count(chunk) - _SPECIAL_TOKENS
+        if len(chunk) <= _CACHED_CHUNK_CHARS:
+            if len(self) >= _CACHED_CHUNKS:
+                self.clear()
+            self[chunk] = tokens
+        return tokens
+
+    def count_text(self, text: str) -> int:
+        """Return the tokens of ``text``, [CLS] and [SEP] included; a space always ends a word."""
+        return sum(map(self.__getitem__, text.split(" ")), _SPECIAL_TOKENS)
+
+
+class TokenCounter:
+    """One vocabulary. Made of the two files that a model pack carries for it."""
+
+    def __init__(self, *, tokenizer_json: bytes, wordpiece_json: bytes) -> None:
+        self._inline = _Chunks(WordPieceTokenizer(wordpiece_json)).count_text
+        self._threaded = RustTokenizer(tokenizer_json).count
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokens")
+
+    def measure_now(self, texts: Sequence[str], limit: Limit) -> list[Measured] | None:
+        """Measure ``texts`` in order, or return None if together they are too long for that."""
+        if sum(map(len, texts)) > INLINE_CHARS:
+            return None
+        return [_measure(self._inline, text, limit) for text in texts]
+
+    async def measure_in_thread(self, texts: Sequence[str], limit: Limit) -> list[Measured]:
+        """Measure ``texts`` in order."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, lambda: [_measure(self._threaded, text, limit) for text in texts]
+        )
+
+    async def count_output(self, text: str) -> int:
+        """Return the tokens of something a model wrote."""
+        if len(text) <= 2 * INLINE_CHARS:
+            spaced = text.translate(_APART) if text[:1] in "{[" else text
+            return self._inline(spaced) - _SPECIAL_TOKENS
+        whole = Limit(max_tokens=len(text) + _SPECIAL_TOKENS, cuts=False)
+        [measured] = await self.measure_in_thread((text,), whole)
+        return measured.tokens - _SPECIAL_TOKENS
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _measure(count: Callable[[str], int], text: str, limit: Limit) -> Measured:
+    if not limit.cuts:
+        return Measured(text, count(text))
+    # No frame could carry more; it only matters to texts that are white space for the most part.
+    text = text[:MAX_INPUT_CHARS]
+    size = limit.max_tokens * _CHARS_PER_TOKEN
+    while True:
+        start = _start(text, size)
+        tokens = count(start)
+        if tokens > limit.max_tokens:
+            # One token more than fits: what follows cannot be read, whatever it is.
+            return Measured(start, limit.max_tokens)
+        if len(start) == len(text):
+            return Measured(text, tokens)
+        size *= 2
+
+
+def _start(text: str, size: int) -> str:
+    """Return about the first ``size`` characters of ``text``, ending where a word ends."""
+    if len(text) <= size:
+        return text
+    # A cut inside a word could change its tokens; a text without spaces is taken whole.
+    end = text.find(" ", size)
+    return text if end < 0 else text[:end]

@@ -1,0 +1,191 @@
+"""The database file: lock, migrations, backups, a second process beside the server."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from orchestrator.errors import DataDirLocked, OperatorError, SchemaMismatch
+from orchestrator.storage import database as db
+from orchestrator.storage.lock import lock_data_dir
+from orchestrator.storage.schema import metadata
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def at_schema(data_dir: Path, schema: str) -> Path:
+    """Make a database as the version with ``schema`` left it, with a project in it."""
+    data_dir.mkdir()
+    path = data_dir / db.FILE_NAME
+    engine = db._engine(path)
+    db.migrate(engine, to=schema)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO projects VALUES ('p1', 'old', 1.0)")
+    engine.dispose()
+    return path
+
+
+def tables(path: Path) -> set[str]:
+    connection = sqlite3.connect(path)
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    return names
+
+
+def test_the_newest_migration_leaves_the_tables_that_the_code_knows(tmp_path: Path) -> None:
+    database = db.open_database(tmp_path)
+    with database.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, metadata)
+        current = context.get_current_revision()
+    database.close()
+
+    assert differences == []
+    assert current == db.SCHEMA
+
+
+def test_the_schema_constant_is_the_newest_migration() -> None:
+    scripts = ScriptDirectory(str(db._MIGRATIONS))
+
+    assert scripts.get_current_head() == db.SCHEMA
+    revisions = [script.revision for script in scripts.walk_revisions()]
+    assert revisions == sorted(revisions, reverse=True)
+
+
+def test_writes_are_journalled_ahead_and_keys_enforced(tmp_path: Path) -> None:
+    database = db.open_database(tmp_path)
+    with database.connect() as connection:
+        values = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+        ]
+    database.close()
+
+    assert values == ["wal", 1, 5000, 1]
+
+
+@pytest.mark.parametrize("schema", ["0001", "0002"])
+def test_an_older_schema_is_copied_then_upgraded_and_keeps_its_rows(
+    tmp_path: Path, schema: str
+) -> None:
+    path = at_schema(tmp_path / "data", schema)
+    before = tables(path)
+
+    database = db.open_database(path.parent)
+    with database.connect() as connection:
+        names = connection.exec_driver_sql("SELECT name FROM projects").scalars().all()
+    database.close()
+
+    assert names == ["old"]
+    assert "console_sessions" in tables(path)
+    [backup] = (path.parent / "backups").iterdir()
+    assert backup.name.startswith(f"zerogpu-{schema}-")
+    assert tables(backup) == before
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_current_schema_is_neither_copied_nor_changed(tmp_path: Path) -> None:
+    db.open_database(tmp_path).close()
+    db.open_database(tmp_path).close()
+
+    assert not (tmp_path / "backups").exists()
+
+
+def test_a_newer_schema_is_refused_in_words(tmp_path: Path) -> None:
+    database = db.open_database(tmp_path)
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0999'")
+    database.close()
+
+    with pytest.raises(SchemaMismatch, match=r"newer version of zerogpu \(schema 0999"):
+        db.open_database(tmp_path)
+    with pytest.raises(SchemaMismatch):
+        db.open_for_command(tmp_path)
+
+
+def test_a_failed_migration_leaves_the_old_schema_whole(tmp_path: Path) -> None:
+    path = at_schema(tmp_path / "data", "0001")
+    connection = sqlite3.connect(path)
+    # What the third step wants to make is in its way: the second step must be undone too.
+    connection.execute("CREATE TABLE nodes (id TEXT)")
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(Exception, match="nodes"):
+        db.open_database(path.parent)
+
+    assert "requests" not in tables(path)
+    assert db._current_schema(path) == "0001"
+    lock_data_dir(path.parent).release()
+
+
+def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / db.FILE_NAME).write_bytes(b"not a database, not even nearly" * 100)
+
+    with pytest.raises(OperatorError, match="is not a database"):
+        db.open_database(tmp_path)
+
+
+def test_a_second_server_is_told_who_has_the_directory(tmp_path: Path) -> None:
+    database = db.open_database(tmp_path)
+
+    with pytest.raises(DataDirLocked, match=f"process {os.getpid()}"):
+        db.open_database(tmp_path)
+
+    database.close()
+    db.open_database(tmp_path).close()
+
+
+def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.storage.database import *\n"
+        "held = open_database(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(DataDirLocked, match=f"process {holder.pid}"):
+            db.open_database(tmp_path)
+        holder.kill()
+
+    db.open_database(tmp_path).close()
+
+
+def test_a_command_works_beside_a_server_and_before_the_first(tmp_path: Path) -> None:
+    first = db.open_for_command(tmp_path / "fresh")
+    first.close()
+    server = db.open_database(tmp_path / "fresh")
+    beside = db.open_for_command(tmp_path / "fresh")
+
+    with beside.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO projects VALUES ('p1', 'x', 1.0)")
+    with server.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM projects").scalar() == 1
+    beside.close()
+    server.close()
+
+
+def test_a_command_does_not_upgrade_under_a_running_server(tmp_path: Path) -> None:
+    path = at_schema(tmp_path / "data", "0002")
+    lock = lock_data_dir(path.parent)
+
+    with pytest.raises(DataDirLocked):
+        db.open_for_command(path.parent)
+
+    lock.release()
+    db.open_for_command(path.parent).close()
+    assert db._current_schema(path) == db.SCHEMA

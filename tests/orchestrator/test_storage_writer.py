@@ -1,0 +1,125 @@
+"""The writer thread: batches, bounds, and a database that cannot be written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.domain.model import KeyId, ProjectId
+from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.request_log import RequestLog, RequestRow
+from orchestrator.storage.writer import Writer
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path)
+    yield opened
+    opened.close()
+
+
+def row(number: int) -> RequestRow:
+    return RequestRow(
+        id=f"req_{number:06}",
+        project_id=ProjectId("p1"),
+        key_id=KeyId("k1"),
+        ts=float(number),
+        model="m",
+        endpoint="/v1/responses",
+        status=200,
+        latency_ms=1.5,
+        place="edge",
+        input_tokens=10,
+        output_tokens=2,
+        attempts=1,
+        node_id="n1",
+    )
+
+
+def stored(database: Database) -> list[str]:
+    with database.connect() as connection:
+        return list(
+            connection.exec_driver_sql("SELECT id FROM requests ORDER BY id").scalars().all()
+        )
+
+
+def test_rows_are_written_whole_and_in_order(database: Database) -> None:
+    writer = Writer(database, queue_max=10_000, flush_s=0.005)
+    log = RequestLog(writer)
+    for number in range(1_300):
+        log.append(row(number))
+
+    assert writer.flush(10)
+    assert (writer.written, writer.dropped, log.queued, log.dropped) == (1_300, 0, 0, 0)
+    assert stored(database) == [f"req_{number:06}" for number in range(1_300)]
+    with database.connect() as connection:
+        first = connection.exec_driver_sql("SELECT * FROM requests ORDER BY id LIMIT 1").one()
+    assert tuple(first) == tuple(row(0))
+    assert writer.close(10)
+
+
+def test_close_writes_what_is_queued_and_takes_nothing_more(database: Database) -> None:
+    writer = Writer(database, queue_max=100, flush_s=60)
+    RequestLog(writer).append(row(1))
+
+    assert writer.close(10)
+    RequestLog(writer).append(row(2))
+
+    assert stored(database) == ["req_000001"]
+    assert writer.dropped == 1
+
+
+def test_a_full_queue_drops_and_counts_and_never_blocks(database: Database) -> None:
+    writer = Writer(database, queue_max=10, flush_s=60)
+    log = RequestLog(writer)
+    for number in range(25):
+        log.append(row(number))
+
+    assert log.dropped == 15
+    assert writer.close(10)
+    assert len(stored(database)) == 10
+
+
+def test_rows_wait_while_another_process_holds_the_database(
+    database: Database, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writer = Writer(database, queue_max=100, flush_s=0)
+    RequestLog(writer).append(row(1))
+
+    assert not writer.flush(0.05)
+    other.execute("ROLLBACK")
+    other.close()
+
+    assert writer.close(20)
+    assert stored(database) == ["req_000001"]
+
+
+def test_a_row_that_is_refused_does_not_take_its_batch_along(database: Database) -> None:
+    writer = Writer(database, queue_max=100, flush_s=60)
+    log = RequestLog(writer)
+    for number in (1, 2, 2, 3):
+        log.append(row(number))
+
+    assert writer.close(10)
+    assert stored(database) == ["req_000001", "req_000002", "req_000003"]
+    assert writer.dropped == 1
+
+
+def test_a_database_that_cannot_be_written_keeps_its_rows_queued(database: Database) -> None:
+    writer = Writer(database, queue_max=100, flush_s=0)
+    with database.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE requests RENAME TO hidden")
+    RequestLog(writer).append(row(1))
+    assert not writer.flush(0.05)
+
+    with database.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE hidden RENAME TO requests")
+
+    assert writer.flush(10)
+    assert stored(database) == ["req_000001"]
+    assert writer.close(10)
