@@ -1,0 +1,141 @@
+"""The `zerogpu` command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from orchestrator import app, commands, logs
+from orchestrator.errors import OperatorError
+from orchestrator.settings import Settings
+
+_data_dir = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Folder of database and keys [./var]."
+)
+_build_dir = click.option(
+    "--build-dir", type=click.Path(path_type=Path), help="Output of `python -m wasm_build`."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zerogpu")
+def cli() -> None:
+    """ZeroGPU: small models on donated browser tabs, a server CPU as the fallback."""
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=int, help="Port to listen on [8000]; 0 takes a free one.")
+@_data_dir
+@_build_dir
+@click.option("--cpu-worker/--no-cpu-worker", default=None, help="Start a CPU worker [yes].")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Private key (PEM).")
+@click.option("--public-url", help="URL people reach this server by.")
+@click.option("--forwarded-allow-ips", help="Proxies whose X-Forwarded-* headers count [none].")
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="[auto]")
+def serve(**options: Any) -> None:
+    """Run the orchestrator and its CPU worker."""
+    if options["forwarded_allow_ips"] is not None:
+        options["forwarded_allow_ips"] = tuple(options["forwarded_allow_ips"].split(","))
+    settings = Settings.from_env(os.environ, **options)
+    logs.set_up_logs(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(app.serve(settings, announce=_announce))
+
+
+@cli.command()
+@_data_dir
+@_build_dir
+@click.option("--threads", type=int, help="Threads of one computation [all cores].")
+def worker(data_dir: Path | None, build_dir: Path | None, threads: int | None) -> None:
+    """Run a trusted CPU worker for the orchestrator that serves DATA_DIR on this machine."""
+    from browser_node.runtimes import native  # noqa: PLC0415 — onnxruntime is slow to import
+
+    settings = Settings.from_env(
+        os.environ, data_dir=data_dir, build_dir=build_dir, cpu_worker_threads=threads
+    )
+    sys.exit(
+        native.run_worker(
+            data_dir=settings.data_dir,
+            build_dir=settings.build_dir,
+            threads=settings.cpu_worker_threads,
+        )
+    )
+
+
+@cli.command()
+@click.option("--url", required=True, help="The orchestrator, such as https://example.org.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("var/node"),
+    show_default=True,
+    help="Folder of this node's key and models.",
+)
+@click.option(
+    "--cpu-share",
+    type=click.FloatRange(0.05, 1.0),
+    default=1.0,
+    show_default=True,
+    help="Share of the time this node may compute.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Threads of one computation.",
+)
+def node(url: str, data_dir: Path, cpu_share: float, threads: int) -> None:
+    """Donate this machine to an orchestrator as a native volunteer."""
+    from browser_node.runtimes import native  # noqa: PLC0415 — onnxruntime is slow to import
+
+    sys.exit(native.run_node(url=url, data_dir=data_dir, cpu_share=cpu_share, threads=threads))
+
+
+for command in commands.COMMANDS:
+    cli.add_command(command)
+
+
+def _announce(started: app.Started) -> None:
+    """Say where to go; a first start also shows, once, what cannot be shown again."""
+    out = click.echo
+    out(f"ZeroGPU is running at {started.url}")
+    out(f"  donate this browser    {started.url}/volunteer")
+    first = started.first
+    if first is None:
+        out("  sign in to the console  zerogpu console-link")
+        out("  make another API key    zerogpu keys create")
+        return
+    out(f"  console (one-time link) {started.url}/console/sign-in?token={first.console_token}")
+    out(f"  API key (shown once)    {first.api_key}")
+    out(f"  project id              {first.project_id}")
+    out("")
+    out("Try it:")
+    out(
+        f"  curl {started.url}/v1/responses -H 'x-api-key: {first.api_key}' "
+        "-H 'content-type: application/json' -d '"
+        '{"model": "zlm-v1-iab-classify-edge", "input": "The goalkeeper saved two penalties '
+        'and the city celebrated its first cup in thirty years."}'
+        "'"
+    )
+
+
+def main() -> None:
+    """Run the command; a mistake of the operator ends with a sentence, not a traceback."""
+    try:
+        cli()
+    except OperatorError as error:
+        click.echo(f"zerogpu: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""The composition root: builds every concrete object, wires them, runs them, shuts them down.
+
+Start: lock and migrate → load the catalogue → open the worker's private socket → start the worker
+→ listen. Stop: readiness off → drain → end streams → close sockets → stop the worker → flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import random
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from browser_node.agreement import Judge, Verdict
+from browser_node.protocol import Answer, AttemptId, ModelDigest, Task
+from orchestrator.api import Metrics, build_api
+from orchestrator.clock import Clock
+from orchestrator.console.app import build_console
+from orchestrator.console.sign_in import StoredSignIn
+from orchestrator.domain.model import ModelSpec
+from orchestrator.domain.references import References
+from orchestrator.domain.scheduler import Scheduler
+from orchestrator.engine import Engine
+from orchestrator.settings import Settings
+from orchestrator.storage.bootstrap import FirstStart, bootstrap
+from orchestrator.storage.catalogue import Catalogue, load_catalogue, read_small_files
+from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.keyring import Keyring
+from orchestrator.storage.keys import Pepper, find_key, load_pepper
+from orchestrator.storage.nodes import NodeLog
+from orchestrator.storage.request_log import RequestLog
+from orchestrator.storage.writer import Writer
+from orchestrator.transport import listen
+from orchestrator.transport.caps import SocketCaps
+from orchestrator.transport.credentials import Gate, Nonces, Tickets, admit_worker
+from orchestrator.transport.headers import HostCheck
+from orchestrator.transport.nodes_ws import NodeSocket, bearer_check
+from orchestrator.transport.origins import Origins
+from orchestrator.transport.pages import build_pages
+from orchestrator.transport.register import SOCKET_PATH, Register, admitted
+from orchestrator.transport.supervisor import WorkerSupervisor
+
+WORKER_PATH: Final = "/worker/v1"
+FLUSH_S: Final = 5.0
+
+log = structlog.get_logger("server")
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `serve` tells once it listens; ``first`` only at a data directory's first start."""
+
+    url: str
+    settings: Settings
+    first: FirstStart | None
+
+
+class Application:
+    """One orchestrator process. Made and run on the event loop."""
+
+    def __init__(self, settings: Settings, database: Database, pepper: Pepper) -> None:
+        self.settings = settings
+        self._database = database
+        self._clock = Clock()
+        self._rng = random.Random(secrets.randbits(64))
+        self._shutdown = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._serving = False
+        self.catalogue: Catalogue = load_catalogue(settings.build_dir)
+        self._references = References(self._rng)
+        self._judges = {
+            digest: Judge(manifest, read_small_files(settings.build_dir, manifest))
+            for digest, manifest in self.catalogue.manifests.items()
+        }
+        self._writer = Writer(
+            database, queue_max=settings.log_queue_max, flush_s=settings.log_flush_s
+        )
+        self.engine = self._build_engine()
+        self._keyring = Keyring(
+            pepper,
+            lambda digest: find_key(database, digest),
+            monotonic=self._clock.monotonic,
+            ttl_s=settings.key_cache_ttl_s,
+            max_entries=settings.key_cache_max,
+        )
+        self._supervisor = WorkerSupervisor(
+            data_dir=settings.data_dir,
+            build_dir=settings.build_dir,
+            threads=settings.cpu_worker_threads,
+            report=self.engine.expect_worker,
+            clock=self._clock,
+        )
+        self._worker_secret = secrets.token_hex(32)
+        self._caps = SocketCaps(
+            total=settings.sockets_max,
+            per_address=settings.sockets_per_address,
+            unwelcomed=settings.sockets_unauthenticated,
+            clock=self._clock,
+        )
+        self.app = self._build_public_app(pepper)
+
+    def ready(self) -> bool:
+        """Whether `/readyz` says yes: serving, and the CPU worker (where wanted) is calibrated."""
+        return self._serving and (not self.settings.cpu_worker or self.engine.worker_ready())
+
+    def stop(self) -> None:
+        """Begin to shut down; a second call is ignored."""
+        self._stopping.set()
+
+    # ── building ─────────────────────────────────────────────────────────────────────────────────
+
+    def _build_engine(self) -> Engine:
+        manifests = self.catalogue.manifests
+        specs = {
+            digest: ModelSpec(digest, manifest.id, manifest.size_bytes, manifest.min_memory_mb)
+            for digest, manifest in manifests.items()
+        }
+        scheduler = Scheduler(
+            models=specs,
+            rng=self._rng,
+            new_attempt_id=lambda: AttemptId(f"att_{secrets.token_hex(8)}"),
+            edge_budget_s=self.settings.edge_budget_s,
+            max_queued=self.settings.queue_max_jobs,
+        )
+        return Engine(
+            scheduler=scheduler,
+            models=manifests,
+            clock=self._clock,
+            node_log=NodeLog(self._writer),
+        )
+
+    def _build_public_app(self, pepper: Pepper) -> ASGIApp:
+        settings, manifests = self.settings, self.catalogue.manifests
+        origins = Origins.of(settings)
+        console = build_console(
+            settings,
+            sign_in=StoredSignIn(self._database, clock=self._clock, settings=settings),
+            fleet_source=self.engine.fleet,
+            clock=self._clock,
+            shutdown=self._shutdown,
+        )
+        pages = build_pages(
+            settings,
+            fleet_source=self.engine.fleet,
+            signed_in=console.signed_in,
+            clock=self._clock,
+        )
+        api = build_api(
+            settings,
+            keys=self._keyring,
+            catalogue=self.catalogue,
+            engine=self.engine,
+            log=RequestLog(self._writer),
+            clock=self._clock,
+            ready=self.ready,
+            metrics=self._build_metrics(),
+        )
+        nonces = Nonces(self._clock)
+        gate = Gate(nonces=nonces, tickets=Tickets(pepper.secret, self._clock))
+        register = Register(nonces=nonces, models=manifests, origins=origins)
+        node_socket = NodeSocket(
+            engine=self.engine,
+            models=manifests,
+            references=self._references,
+            agree=self._agree,
+            admit=gate.admit,
+            caps=self._caps,
+            allowed=lambda scope: admitted(scope, origins),
+        )
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            path: str = scope["path"]
+            if scope["type"] == "websocket":
+                if path == SOCKET_PATH:
+                    await node_socket(scope, receive, send)
+                else:
+                    await send({"type": "websocket.close", "code": 4404})
+            elif path.startswith("/v1/") or path in {"/v1", "/healthz", "/readyz", "/metrics"}:
+                await api(scope, receive, send)
+            elif path == "/register":
+                await register(scope, receive, send)
+            elif path.startswith("/console/"):
+                await console(scope, receive, send)
+            else:
+                await pages(scope, receive, send)
+
+        return HostCheck(app, origins=origins)
+
+    def _agree(self, digest: ModelDigest, task: Task, ours: Answer, theirs: Answer) -> Verdict:
+        return self._judges[digest].agree(task, ours, theirs)
+
+    def _build_metrics(self) -> Metrics:
+        metrics, engine = Metrics(), self.engine
+        for name, text, value in (
+            ("nodes", "Edge nodes connected.", lambda: engine.totals().nodes),
+            ("jobs_queued", "Jobs that run nowhere yet.", lambda: engine.totals().queued),
+            ("jobs_running", "Jobs on a node or the worker.", lambda: engine.totals().running),
+            (
+                "jobs_answered_edge",
+                "Jobs answered by nodes.",
+                lambda: engine.totals().answered_edge,
+            ),
+            (
+                "jobs_answered_cloud",
+                "Jobs answered by the CPU worker.",
+                lambda: engine.totals().answered_cloud,
+            ),
+            (
+                "jobs_rerouted",
+                "Attempts that ended without answer.",
+                lambda: engine.totals().rerouted,
+            ),
+            ("jobs_failed", "Jobs that ended with an error.", lambda: engine.totals().failed),
+            ("worker_ready", "1 when the CPU worker is calibrated.", engine.worker_ready),
+        ):
+            metrics.gauge(f"zerogpu_{name}", text, value)
+        return metrics
+
+    def _build_worker_app(self) -> ASGIApp:
+        worker_socket = NodeSocket(
+            engine=self.engine,
+            models=self.catalogue.manifests,
+            references=self._references,
+            agree=self._agree,
+            admit=admit_worker,
+            caps=SocketCaps(total=64, per_address=64, unwelcomed=64, clock=self._clock),
+            allowed=bearer_check(self._worker_secret),
+            trusted=True,
+        )
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket" and scope["path"] == WORKER_PATH:
+                await worker_socket(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 4404})
+            else:
+                await send({"type": "http.response.start", "status": 404, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+
+        return app
+
+    # ── running ──────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, listener: socket.socket, *, started: Callable[[], None]) -> None:
+        """Serve on ``listener`` until `stop` or a signal; returns when everything is put away."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        private = listen.private_server(self._build_worker_app())
+        unix, path = self._open_worker_socket()
+        public = listen.public_server(self.app, self.settings)
+        servers = [
+            asyncio.create_task(private.serve(sockets=[unix])),
+            asyncio.create_task(public.serve(sockets=[listener])),
+        ]
+        try:
+            if self.settings.cpu_worker:
+                self._supervisor.start()
+            self._serving = True
+            started()
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await self._put_away()
+        finally:
+            public.should_exit = private.should_exit = True
+            await asyncio.gather(*servers)
+            await self._supervisor.stop()
+            path.unlink(missing_ok=True)
+            self._keyring.close()
+            self.catalogue.close()
+            if not await asyncio.to_thread(self._writer.close, FLUSH_S):
+                log.error("rows were lost", queued=self._writer.queued)
+
+    async def _put_away(self) -> None:
+        self._serving = False
+        log.info("draining", up_to_s=self.settings.drain_s)
+        finished = await self.engine.drain(self.settings.drain_s)
+        if not finished:
+            log.warning("not everything was finished in time")
+        self._shutdown.set()
+        self.engine.close()
+
+    def _open_worker_socket(self) -> tuple[socket.socket, Path]:
+        folder = self.settings.data_dir / "run"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        unix, path = listen.bind_unix(folder)
+        endpoint = folder / "worker.json"
+        endpoint.unlink(missing_ok=True)
+        endpoint.touch(mode=0o600)
+        endpoint.write_text(json.dumps({"socket": str(path), "secret": self._worker_secret}))
+        return unix, path
+
+
+async def serve(settings: Settings, *, announce: Callable[[Started], None]) -> None:
+    """Open the data directory and run an orchestrator in it until it is told to stop.
+
+    Raises `errors.OperatorError` for what the person at the terminal has to mend.
+    """
+    database = open_database(settings.data_dir)
+    try:
+        pepper = load_pepper(settings.data_dir)
+        listener = listen.bind(settings)
+        with listener:
+            settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+            listen.raise_descriptor_limit(settings.sockets_max)
+            application = Application(settings, database, pepper)
+            first = bootstrap(
+                database,
+                pepper,
+                now=Clock().wall(),
+                link_lifetime_s=settings.console_link_lifetime_s,
+            )
+            await application.run(
+                listener, started=lambda: announce(Started(settings.url, settings, first))
+            )
+    finally:
+        database.close()

@@ -1,0 +1,68 @@
+"""How many sockets there may be: in all, from one address, and before a good hello.
+
+Addresses are kept only as a salted hash, and the salt changes daily: counting needs no names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.clock import Clock
+
+SALT_LIFETIME_S: Final = 86_400.0
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One counted socket; give it back with `SocketCaps.leave`."""
+
+    who: bytes
+    welcomed: bool = False
+
+
+class SocketCaps:
+    def __init__(self, *, total: int, per_address: int, unwelcomed: int, clock: Clock) -> None:
+        self._total_max = total
+        self._per_address_max = per_address
+        self._unwelcomed_max = unwelcomed
+        self._clock = clock
+        self._salt = secrets.token_bytes(16)
+        self._salt_until = clock.monotonic() + SALT_LIFETIME_S
+        self._by_address: Counter[bytes] = Counter()
+        self._total = 0
+        self._unwelcomed = 0
+
+    def enter(self, address: str) -> Place | None:
+        """Count a new socket, or return None when it is one too many."""
+        if self._clock.monotonic() >= self._salt_until:
+            # Sockets still open under the old salt are no longer counted against their address.
+            self._salt = secrets.token_bytes(16)
+            self._salt_until = self._clock.monotonic() + SALT_LIFETIME_S
+        who = hashlib.blake2b(address.encode(), key=self._salt, digest_size=16).digest()
+        if (
+            self._total >= self._total_max
+            or self._unwelcomed >= self._unwelcomed_max
+            or self._by_address[who] >= self._per_address_max
+        ):
+            return None
+        self._by_address[who] += 1
+        self._total += 1
+        self._unwelcomed += 1
+        return Place(who)
+
+    def welcome(self, place: Place) -> None:
+        """The socket has said a good hello."""
+        if not place.welcomed:
+            place.welcomed = True
+            self._unwelcomed -= 1
+
+    def leave(self, place: Place) -> None:
+        self.welcome(place)
+        self._total -= 1
+        self._by_address[place.who] -= 1
+        if not self._by_address[place.who]:
+            del self._by_address[place.who]

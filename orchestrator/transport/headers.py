@@ -1,0 +1,109 @@
+"""Security headers and the Host check, as plain ASGI: nothing here buffers or delays a stream.
+
+A page may run our scripts and nothing else, and must go through a named Trusted Types policy to
+start a worker. A worker obeys the policy of its own script's response: it may compile WebAssembly
+and start threads, and has no DOM to protect, so Trusted Types are left out (ONNX Runtime's thread
+pool and Pyodide both assign plain strings).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.transport.origins import Origins
+
+Header = tuple[bytes, bytes]
+
+# The one policy a page may use to start a worker; `static/js/lib/worker.js` creates it.
+WORKER_POLICY: Final = "node-worker"
+
+_PAGE_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types {policies}"
+)
+_WORKER_CSP: Final = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; "
+    "worker-src 'self'"
+)
+_INERT_CSP: Final = "default-src 'none'; frame-ancestors 'none'"
+
+_COMMON: Final[tuple[Header, ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    # Not "no-referrer": under it a browser sends a form of ours with the Origin "null".
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_ISOLATED: Final[tuple[Header, ...]] = (
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+)
+_PERMISSIONS: Final[Header] = (
+    b"permissions-policy",
+    b"camera=(), display-capture=(), geolocation=(), microphone=(), midi=(), payment=(), usb=()",
+)
+
+
+def page_headers(*, isolated: bool) -> tuple[Header, ...]:
+    """Headers of an HTML page; ``isolated`` ones start workers and get `crossOriginIsolated`."""
+    csp = _PAGE_CSP.format(policies=WORKER_POLICY if isolated else "'none'").encode()
+    opener = _ISOLATED if isolated else _ISOLATED[:1]
+    return (*_COMMON, (b"content-security-policy", csp), _PERMISSIONS, *opener)
+
+
+def worker_headers() -> tuple[Header, ...]:
+    """Headers of whatever a worker is started from, nested threads included."""
+    return (*_COMMON, (b"content-security-policy", _WORKER_CSP.encode()), *_ISOLATED)
+
+
+def inert_headers() -> tuple[Header, ...]:
+    """Headers of styles, fonts, pictures, models and JSON: nothing in them may run."""
+    return (*_COMMON, (b"content-security-policy", _INERT_CSP.encode()))
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a request header's first value; ``name`` in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+def read_cookie(scope: Scope, name: str) -> str | None:
+    """Return a cookie's value. Other programs on this host set odd cookies: they are skipped."""
+    return cookie_parser(header(scope, b"cookie") or "").get(name)
+
+
+class HostCheck:
+    """Answers 421 to requests that name another host; everything else goes to ``app``."""
+
+    def __init__(self, app: ASGIApp, *, origins: Origins) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._origins.serves(header(scope, b"host")):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await _misdirected(send)
+
+
+async def _misdirected(send: Send) -> None:
+    body = b"This server does not answer to that name. Add it with ZEROGPU_ALLOWED_HOSTS.\n"
+    start: Message = {
+        "type": "http.response.start",
+        "status": 421,
+        "headers": [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            *inert_headers(),
+        ],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,132 @@
+"""The listening sockets and the uvicorn servers on them, without uvicorn's own signal handling."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from browser_node import protocol as p
+from orchestrator.errors import OperatorError
+from orchestrator.settings import Settings
+
+# `sun_path` holds 108 bytes on Linux and 104 elsewhere.
+MAX_UNIX_PATH_BYTES: Final = 100
+BACKLOG: Final = 2048
+# Beside sockets: the database, the worker, log files and what libraries open.
+SPARE_DESCRIPTORS: Final = 256
+
+log = structlog.get_logger("server")
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the application's own order of shutting down."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Bind the public address; raises `OperatorError` with what to do."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise OperatorError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "choose another with --host and --port"
+        ) from error
+    listener.listen(BACKLOG)
+    listener.set_inheritable(False)
+    return listener
+
+
+def bind_unix(folder: Path) -> tuple[socket.socket, Path]:
+    """Bind a Unix socket that only this user can open; returns it with its path."""
+    path = folder / "worker.sock"
+    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+        path = Path(tempfile.mkdtemp(prefix="zerogpu-")) / "worker.sock"
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode is set before anybody can connect: nothing listens yet.
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(16)
+    return listener, path
+
+
+def public_server(app: ASGIApp, settings: Settings) -> Server:
+    """Return the server of the public address."""
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=p.MAX_FRAME_BYTES,
+            # Liveness is the application's pong: a browser answers protocol pings for a tab
+            # whose worker is stopped.
+            ws_ping_interval=None,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=bool(settings.forwarded_allow_ips),
+            forwarded_allow_ips=list(settings.forwarded_allow_ips),
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=5,
+            backlog=BACKLOG,
+        )
+    )
+
+
+def private_server(app: ASGIApp) -> Server:
+    """Return the server of the CPU worker's Unix socket."""
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=p.MAX_FRAME_BYTES,
+            ws_ping_interval=None,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+def raise_descriptor_limit(sockets_max: int) -> None:
+    """Allow as many open files as ``sockets_max`` sockets need, or say that it is not possible."""
+    wanted = sockets_max + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, reachable), hard))
+    if reachable < wanted:
+        log.warning(
+            "fewer sockets than configured",
+            sockets_max=sockets_max,
+            descriptor_limit=reachable,
+            remedy="raise the limit (ulimit -n) or lower ZEROGPU_SOCKETS_MAX",
+        )

@@ -1,0 +1,183 @@
+"""The nodes' sockets: one ASGI callable between WebSocket messages and the engine.
+
+Each socket has a bounded outbound queue and a writer of its own; a node that stops reading is
+closed, and nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from browser_node import protocol as p
+from browser_node.models import Manifest
+from browser_node.protocol import CloseCode, ModelDigest
+from orchestrator.domain.node_session import Admit, Agree, NodeSession
+from orchestrator.domain.references import References
+from orchestrator.engine import Connection, Engine
+from orchestrator.transport.caps import SocketCaps
+
+# Enough for two windows of the longest inputs; more means that the node does not read.
+MAX_QUEUED_BYTES: Final = 8 << 20
+
+log = structlog.get_logger("nodes")
+
+
+class Outbox:
+    """The sending half of a socket: `send` never waits, the writer task does."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self.closing: tuple[CloseCode, str] | None = None
+
+    def send(self, data: bytes) -> None:
+        if self.closing is not None:
+            return
+        self._frames.append(data)
+        self._queued_bytes += len(data)
+        if self._queued_bytes > MAX_QUEUED_BYTES:
+            self._frames.clear()
+            self.close(CloseCode.SLOW_READER, f"{self._queued_bytes} bytes are waiting to be read")
+        self._wake.set()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        if self.closing is None:
+            self.closing = (code, reason)
+            self._wake.set()
+
+    async def write(self, send: Send) -> None:
+        """Send what is queued until the socket is to be closed, then close it."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._frames:
+                data = self._frames.popleft()
+                await send({"type": "websocket.send", "bytes": data})
+                self._queued_bytes -= len(data)
+            if self.closing is not None:
+                code, reason = self.closing
+                # A close frame's reason holds 123 bytes (RFC 6455 §5.5).
+                short = reason.encode()[:120].decode(errors="ignore")
+                await send({"type": "websocket.close", "code": int(code), "reason": short})
+                return
+
+
+class NodeSocket:
+    """ASGI app for one WebSocket path; ``trusted`` sockets belong to the CPU worker."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        models: Mapping[ModelDigest, Manifest],
+        references: References,
+        agree: Agree,
+        admit: Admit,
+        caps: SocketCaps,
+        allowed: Callable[[Scope], bool],
+        trusted: bool = False,
+        hello_timeout_s: float = p.HELLO_TIMEOUT_S,
+    ) -> None:
+        self._engine = engine
+        self._models = models
+        self._references = references
+        self._agree = agree
+        self._admit = admit
+        self._caps = caps
+        self._allowed = allowed
+        self._trusted = trusted
+        self._hello_timeout_s = hello_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        if not self._allowed(scope):
+            await self._refuse(send, CloseCode.BAD_ORIGIN, "this origin may not connect")
+            return
+        client = scope.get("client")
+        place = self._caps.enter(client[0] if client else "local")
+        if place is None:
+            await self._refuse(send, CloseCode.TOO_MANY, "too many sockets")
+            return
+        try:
+            chosen = p.SUBPROTOCOL if p.SUBPROTOCOL in scope.get("subprotocols", ()) else None
+            await send({"type": "websocket.accept", "subprotocol": chosen})
+            await self._serve(receive, send, lambda: self._caps.welcome(place))
+        finally:
+            self._caps.leave(place)
+
+    async def _refuse(self, send: Send, code: CloseCode, reason: str) -> None:
+        # Accepted first: only an open WebSocket can be told why it is closed.
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": int(code), "reason": reason})
+
+    async def _serve(self, receive: Receive, send: Send, welcome: Callable[[], None]) -> None:
+        session = NodeSession(
+            trusted=self._trusted,
+            admit=self._admit,
+            models=self._models,
+            references=self._references,
+            agree=self._agree,
+        )
+        outbox = Outbox()
+        connection = Connection(session, outbox)
+        writer = asyncio.create_task(self._write(outbox, send))
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(
+            self._hello_timeout_s,
+            outbox.close,
+            CloseCode.TIMEOUT,
+            f"no hello within {self._hello_timeout_s:g} s",
+        )
+        reason = "connection closed"
+        try:
+            while True:
+                message: Mapping[str, Any] = await receive()
+                if message["type"] == "websocket.disconnect":
+                    code = message.get("code", 1005)
+                    reason = message.get("reason") or f"connection closed ({code})"
+                    break
+                data = message.get("bytes")
+                if data is None:
+                    outbox.close(CloseCode.BAD_FRAME, "frames are binary, not text")
+                    continue
+                self._engine.receive(connection, data)
+                if session.state == "serving":
+                    deadline.cancel()
+                    welcome()
+        finally:
+            deadline.cancel()
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            self._engine.disconnected(connection, reason)
+
+    async def _write(self, outbox: Outbox, send: Send) -> None:
+        try:
+            await outbox.write(send)
+        except (OSError, RuntimeError) as error:
+            # The socket went away under the writer; the reader sees the disconnect.
+            log.debug("write ended", error=type(error).__name__)
+
+
+def bearer_check(secret: str) -> Callable[[Scope], bool]:
+    """Return a check that a request carries ``secret`` as its bearer token."""
+    expected = f"Bearer {secret}".encode()
+
+    def allowed(scope: Scope) -> bool:
+        return any(
+            name == b"authorization" and hmac.compare_digest(value, expected)
+            for name, value in scope["headers"]
+        )
+
+    return allowed

@@ -1,0 +1,193 @@
+"""A small orchestrator for tests: engine, node socket and registration on real loopback sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from browser_node import protocol as p
+from browser_node.agreement import agree
+from browser_node.models import Manifest, Price, digest_of, encode_manifest
+from browser_node.protocol import AttemptId, ModelDigest
+from orchestrator.clock import Clock
+from orchestrator.domain.model import Answered, JobId, ModelSpec, NewJob, ProjectId
+from orchestrator.domain.references import References
+from orchestrator.domain.scheduler import Scheduler
+from orchestrator.engine import Engine
+from orchestrator.settings import Settings
+from orchestrator.transport import listen
+from orchestrator.transport.caps import SocketCaps
+from orchestrator.transport.credentials import Gate, Nonces, Tickets, admit_worker
+from orchestrator.transport.nodes_ws import NodeSocket, bearer_check
+from orchestrator.transport.origins import Origins
+from orchestrator.transport.register import SOCKET_PATH, Register, admitted
+from tests.fakes import DIMENSIONS, ScriptedNode
+
+
+def manifest(pipeline: Any = "embeddings", *, name: str = "tiny", **changes: Any) -> Manifest:
+    """Return a manifest without files: scripted nodes need none."""
+    fields: dict[str, Any] = {
+        "id": name,
+        "version": "1",
+        "name": name,
+        "pipeline": pipeline,
+        "files": (),
+        "dimensions": DIMENSIONS,
+        "max_tokens": 256,
+        "error_on_max_token": False,
+        "min_cosine": 0.99,
+        "min_memory_mb": 256,
+        "price": Price(0, 0),
+        "languages": ("en",),
+        "licence": "Apache-2.0",
+        "created": 0,
+        "parameters": 0,
+    }
+    return Manifest(**{**fields, **changes})
+
+
+@dataclass
+class Arena:
+    """What a test acts on: the engine, the URL of the sockets, and nodes that join it."""
+
+    engine: Engine
+    url: str
+    worker: dict[str, str]
+    manifests: dict[str, Manifest]
+    digest: ModelDigest
+    nodes: list[ScriptedNode] = field(default_factory=list)
+
+    def node(self, **options: Any) -> ScriptedNode:
+        node = ScriptedNode(self.manifests, **options)
+        self.nodes.append(node)
+        return node
+
+    async def join(self, **options: Any) -> ScriptedNode:
+        """Let a stranger join and wait until it may work."""
+        node = await self.node(**options).join(self.url)
+        await asyncio.wait_for(node.calibrated.wait(), 10)
+        await self.settled()
+        return node
+
+    async def join_worker(self, **options: Any) -> ScriptedNode:
+        node = await self.node(**options).join_as_worker(self.worker)
+        await asyncio.wait_for(node.calibrated.wait(), 10)
+        await self.until(self.engine.worker_ready)
+        return node
+
+    async def answer(self, *texts: str, **changes: Any) -> list[Answered]:
+        return await asyncio.wait_for(self.engine.answer(self.jobs(*texts, **changes)), 20)
+
+    def jobs(self, *texts: str, **changes: Any) -> list[NewJob]:
+        return [
+            NewJob(
+                **{
+                    "job_id": JobId(secrets.token_hex(4)),
+                    "digest": self.digest,
+                    "input": text,
+                    "tokens": len(text.split()) + 2,
+                    "project_id": ProjectId("p"),
+                    **changes,
+                }
+            )
+            for text in texts
+        ]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop run until ``condition`` holds; fails after ten seconds."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 — any condition, not one event
+                await asyncio.sleep(0)
+
+    async def settled(self) -> None:
+        """Wait until every connected node's calibration has been judged."""
+        await self.until(lambda: all(row.models for row in self.engine.fleet().nodes))
+
+
+@contextlib.asynccontextmanager
+async def arena(
+    *manifests: Manifest, caps: dict[str, int] | None = None, **scheduler_options: Any
+) -> AsyncIterator[Arena]:
+    """Run an `Arena`; on leaving, every socket is closed and every task is over."""
+    clock = Clock()
+    models = {digest_of(encode_manifest(m)): m for m in (manifests or (manifest(),))}
+    rng = random.Random(7)
+    scheduler = Scheduler(
+        models={d: ModelSpec(d, m.id, m.size_bytes, m.min_memory_mb) for d, m in models.items()},
+        rng=rng,
+        new_attempt_id=lambda: AttemptId(f"att_{secrets.token_hex(8)}"),
+        **scheduler_options,
+    )
+    engine = Engine(scheduler=scheduler, models=models, clock=clock)
+    references = References(rng)
+    settings = Settings(host="127.0.0.1", port=0)
+    origins = Origins.of(settings)
+    nonces = Nonces(clock)
+    limits = {"total": 100, "per_address": 100, "unwelcomed": 100, **(caps or {})}
+    socket = NodeSocket(
+        engine=engine,
+        models=models,
+        references=references,
+        agree=lambda digest, _, ours, theirs: agree(models[digest], ours, theirs),
+        admit=Gate(nonces=nonces, tickets=Tickets(b"secret", clock)).admit,
+        caps=SocketCaps(clock=clock, **limits),
+        allowed=lambda scope: admitted(scope, origins),
+        hello_timeout_s=0.3,
+    )
+    register = Register(nonces=nonces, models=models, origins=origins)
+    secret = secrets.token_hex(8)
+    worker_socket = NodeSocket(
+        engine=engine,
+        models=models,
+        references=references,
+        agree=lambda digest, _, ours, theirs: agree(models[digest], ours, theirs),
+        admit=admit_worker,
+        caps=SocketCaps(total=9, per_address=9, unwelcomed=9, clock=clock),
+        allowed=bearer_check(secret),
+        trusted=True,
+    )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        routes: dict[str, ASGIApp] = {SOCKET_PATH: socket, "/register": register}
+        await routes[scope["path"]](scope, receive, send)
+
+    listener = listen.bind(settings)
+    with tempfile.TemporaryDirectory() as folder, listener:
+        unix, path = listen.bind_unix(Path(folder))
+        servers = [listen.public_server(app, settings), listen.private_server(worker_socket)]
+        tasks = [
+            asyncio.create_task(servers[0].serve(sockets=[listener])),
+            asyncio.create_task(servers[1].serve(sockets=[unix])),
+        ]
+        running = Arena(
+            engine=engine,
+            url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+            worker={"socket": str(path), "secret": secret},
+            manifests={str(digest): m for digest, m in models.items()},
+            digest=next(iter(models)),
+        )
+        await running.until(lambda: all(server.started for server in servers))
+        try:
+            yield running
+        finally:
+            engine.close()
+            for node in running.nodes:
+                if node._socket is not None:
+                    await node.leave()
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*tasks)
+
+
+def frames(node: ScriptedNode, kind: type[p.Frame]) -> list[Any]:
+    """Return the frames of one kind that ``node`` has received."""
+    return [frame for frame in node.received if isinstance(frame, kind)]

@@ -1,0 +1,84 @@
+"""A real server of the pages and the console on a free port, with a fleet the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.clock import Clock
+from orchestrator.console.app import build_console
+from orchestrator.settings import Settings
+from orchestrator.transport.headers import HostCheck
+from orchestrator.transport.origins import Origins
+from orchestrator.transport.pages import build_pages
+from tests.orchestrator.page_fakes import FakeFleet, FakeSignIn
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Served:
+    """A running server. ``requests`` are the paths asked for, in order."""
+
+    url: str
+    fleet: FakeFleet
+    sign_in: FakeSignIn
+    shutdown: asyncio.Event
+    server: uvicorn.Server
+    requests: list[str] = field(default_factory=list)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def link(self, token: str = "link-1") -> str:
+        self.sign_in.links.add(token)
+        return f"{self.url}/console/sign-in?token={token}"
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    *, build_dir: Path, static_dir: Path = REPOSITORY / "static", fleet: FakeFleet | None = None,
+    interval_s: float = 0.05, port: int = 0,
+) -> AsyncIterator[Served]:  # fmt: skip
+    """Serve until the block ends; every open stream must have ended by then."""
+    fleet, sign_in, shutdown = fleet or FakeFleet(), FakeSignIn(), asyncio.Event()
+    settings = Settings(build_dir=build_dir, static_dir=static_dir)
+    clock = Clock()
+    console = build_console(
+        settings, sign_in=sign_in, fleet_source=fleet.snapshot, clock=clock, shutdown=shutdown,
+        stream_interval_s=interval_s,
+    )  # fmt: skip
+    pages = build_pages(
+        settings, fleet_source=fleet.snapshot, signed_in=console.signed_in, clock=clock
+    )
+    requests: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            requests.append(scope["path"])
+        inside = str(scope.get("path", "")).startswith("/console/")
+        await (console if inside else pages)(scope, receive, send)
+
+    config = uvicorn.Config(
+        HostCheck(app, origins=Origins.of(settings)),
+        log_level="warning", access_log=False, lifespan="off", ws="none",
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    # Listening before the server runs: the first request waits in the kernel instead of failing.
+    listener = socket.create_server(("127.0.0.1", port))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    task.add_done_callback(lambda _: served.stopped.set())
+    served = Served(url, fleet, sign_in, shutdown, server, requests)
+    try:
+        yield served
+    finally:
+        shutdown.set()
+        server.should_exit = True
+        async with asyncio.timeout(10):
+            await task
