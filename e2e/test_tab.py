@@ -35,6 +35,12 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for this file's tabs, so that no other test's node takes their work."""
     with serving(tmp_path_factory.mktemp("tabs") / "data") as server:
         yield server
+        server.terminate()
+        told = [line for line in server.log().splitlines() if line.startswith("{")]
+    # The whole log of these journeys, tabs and customers alike: no prompt, answer, key or ticket.
+    assert told
+    for secret in (ARTICLE[:25], RECIPE[:25], *SENTENCES, server.api_key, "ticket"):
+        assert not [line for line in told if secret in line]
 
 
 @pytest.fixture
