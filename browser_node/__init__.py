@@ -1,3 +1,3 @@
-"""The node: one package that runs models in a browser tab, on a volunteer's machine and in the CPU worker."""
+"""The node: one package for browser tabs, volunteers' machines and the server's CPU worker."""
 
 __version__ = "0.1.0"

@@ -97,6 +97,7 @@ class NodeSession:
         self.state: Literal["hello", "serving", "closed"] = "hello"
         self.node_id = NodeId("")
         self.hello: p.Hello | None = None
+        self._cpu_share = 1.0
         self._admit = admit
         self._models = models
         self._references = references
@@ -163,6 +164,7 @@ class NodeSession:
         admission = self._admit(frame)
         self.state = "serving"
         self.hello = frame
+        self._cpu_share = frame.limits.cpu_share
         self.node_id = admission.node_id
         memory_mb = frame.device.memory_mb
         models = [
@@ -212,6 +214,8 @@ class NodeSession:
             case p.Ready():
                 return heard + self._ready(frame)
             case p.Capacity():
+                if frame.limits is not None:
+                    self._cpu_share = frame.limits.cpu_share
                 event = ev.CapacityChanged(self.node_id, frame.slots, frame.state, frame.reason)
                 return [*heard, Notify(event)]
             case p.Results():
@@ -254,7 +258,9 @@ class NodeSession:
                     raise ProtocolError(
                         f"known answer missed: {verdict.reason}", CloseCode.WRONG_ANSWERS
                     )
-        speed = max((point.tokens_per_s for point in frame.calibration), default=1.0)
+        # Calibration runs flat out; what follows runs for the share of time the volunteer allows.
+        flat_out = max((point.tokens_per_s for point in frame.calibration), default=1.0)
+        speed = flat_out * self._cpu_share
         return [Notify(ev.ModelReady(self.node_id, digest, speed)), *steps]
 
     def _results(self, frame: p.Results) -> list[Step]:

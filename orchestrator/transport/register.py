@@ -75,8 +75,10 @@ class Register:
             message = f"No model here runs in {memory_mb} MB of memory."
             await _answer(send, 403, _error("no_model_fits", message))
             return
-        # The origin the node itself used: what it signs must match what it connected to.
-        origin = origin_of(scope.get("scheme", "http"), header(scope, b"host") or "")
+        # The origin as the node itself names it: a browser says it, also through a proxy that
+        # rewrites the Host; a native client connected to the Host it names.
+        host = header(scope, b"host") or ""
+        origin = header(scope, b"origin") or origin_of(scope.get("scheme", "http"), host)
         body = orjson.dumps(
             {
                 "protocol": p.VERSION,
