@@ -1,0 +1,188 @@
+"""What it costs the orchestrator to have one request answered by an edge node.
+
+Everything a real request has but the model: key, parsing, token counting, scheduling, two frames
+over the node's socket, the answer's JSON, the log row. Against a bare Starlette JSON echo of the
+same bodies in the same run, rounds alternating, the server on one processor and all else on
+another. CPU is that of the server process, user and system, divided by its answers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bench.load import Order, Outcome, give
+from bench.processes import Pinning, cpu_seconds, first_line, module
+from bench.report import Figure, Section, Table
+from e2e.server import Server, serving
+from orchestrator.domain.passages import PASSAGES
+
+ECHO = "Starlette echo"
+TARGET_RATIO = 2.0
+TARGET_ADDED_MS = 1.0
+_TEXTS = 64
+_TEXT_CHARS = 800
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where one kind of request goes, and whose CPU answers it."""
+
+    name: str
+    pid: int
+    port: int
+    path: str
+    bodies: tuple[str, ...]
+    headers: dict[str, str]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One round of one target."""
+
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+    per_s: float
+
+
+def measure(*, rounds: int, seconds: float, nodes: int) -> Section:
+    """Run ``rounds`` of ``seconds`` for each target and concurrency over ``nodes`` stub nodes."""
+    pinning = Pinning()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder) / "data", "--no-cpu-worker") as server,
+        module("bench.echo") as echo,
+        module("bench.load") as load,
+    ):
+        words = ("--url", server.url, "--data-dir", str(server.data_dir), "--nodes", str(nodes))
+        with module("bench.stub", *words) as stub:
+            first_line(stub)
+            targets = _targets(server, echo.pid, int(first_line(echo)))
+            for pid in (server.pid, echo.pid):
+                pinning.pin_server(pid)
+            for pid in (load.pid, stub.pid):
+                pinning.pin_other(pid)
+            for target in targets:
+                _send(load, target, connections=8, seconds=max(seconds / 2, 0.2))
+            samples = {
+                connections: _alternate(load, targets, connections, rounds, seconds)
+                for connections in (1, 32)
+            }
+    return report(samples, nodes=nodes)
+
+
+def _targets(server: Server, echo_pid: int, echo_port: int) -> list[Target]:
+    texts = compose(_TEXTS)
+    embeddings = tuple(
+        json.dumps({"model": "all-minilm-l6-v2", "input": text, "encoding_format": "base64"})
+        for text in texts
+    )
+    responses = tuple(
+        json.dumps({"model": "zlm-v1-iab-classify-edge", "input": text}) for text in texts
+    )
+    port = urlsplit(server.url).port or 0
+    key = {"x-api-key": server.api_key}
+    return [
+        Target(ECHO, echo_pid, echo_port, "/echo", responses, {}),
+        Target("POST /v1/embeddings", server.pid, port, "/v1/embeddings", embeddings, key),
+        Target("POST /v1/responses", server.pid, port, "/v1/responses", responses, key),
+    ]
+
+
+def compose(count: int) -> list[str]:
+    """Return different texts of about 800 characters; as in any language their words recur."""
+    sentences = itertools.cycle(sentence for passage in PASSAGES for sentence in passage)
+    texts = []
+    for number in range(count):
+        text = f"Number {number}."
+        while len(text) < _TEXT_CHARS:
+            text += f" {next(sentences)}"
+        texts.append(text)
+    return texts
+
+
+def _alternate(
+    load: subprocess.Popen[str],
+    targets: list[Target],
+    connections: int,
+    rounds: int,
+    seconds: float,
+) -> dict[str, list[Sample]]:
+    """Measure each target once a round, in one order and then in the other."""
+    samples: dict[str, list[Sample]] = {target.name: [] for target in targets}
+    for number in range(rounds):
+        for target in targets if number % 2 == 0 else reversed(targets):
+            before = cpu_seconds(target.pid)
+            outcome = _send(load, target, connections=connections, seconds=seconds)
+            cpu_s = cpu_seconds(target.pid) - before
+            sample = Sample(
+                cpu_us=cpu_s / outcome.requests * 1e6,
+                p50_ms=outcome.p50_ms,
+                p99_ms=outcome.p99_ms,
+                per_s=outcome.requests / outcome.seconds,
+            )
+            samples[target.name].append(sample)
+    return samples
+
+
+def _send(
+    load: subprocess.Popen[str], target: Target, *, connections: int, seconds: float
+) -> Outcome:
+    order = Order(
+        port=target.port,
+        path=target.path,
+        bodies=target.bodies,
+        headers=target.headers,
+        connections=connections,
+        seconds=seconds,
+    )
+    outcome = give(load, order)
+    wanted = {} if target.name == ECHO else {"edge": outcome.requests}
+    if set(outcome.statuses) != {"200"} or outcome.places != wanted:
+        raise RuntimeError(f"{target.name} answered {outcome.statuses} from {outcome.places}")
+    return outcome
+
+
+def report(samples: dict[int, dict[str, list[Sample]]], *, nodes: int) -> Section:
+    """Return medians over the rounds, and ratios of those of one run."""
+    rows = []
+    figures = []
+    for connections, by_target in samples.items():
+        echo = by_target[ECHO]
+        for name, ours in by_target.items():
+            ratio = median_ratio([(a.cpu_us, b.cpu_us) for a, b in zip(ours, echo, strict=True)])
+            added_ms = statistics.median(
+                a.p50_ms - b.p50_ms for a, b in zip(ours, echo, strict=True)
+            )
+            cpu_us = statistics.median(sample.cpu_us for sample in ours)
+            rows.append(
+                (
+                    name,
+                    str(connections),
+                    f"{cpu_us:.0f}",
+                    f"{ratio:.2f}",
+                    f"{statistics.median(s.p50_ms for s in ours):.2f}",
+                    f"{statistics.median(s.p99_ms for s in ours):.2f}",
+                    f"{statistics.median(s.per_s for s in ours):.0f}",
+                )
+            )
+            if name == ECHO:
+                continue
+            case = f"{name}, {connections} connection{'s' if connections > 1 else ''}"
+            figures.append(Figure(f"CPU ratio: {case}", ratio, "×", TARGET_RATIO))
+            if connections == 1:
+                figures.append(Figure(f"added p50: {case}", added_ms, "ms", TARGET_ADDED_MS))
+    columns = ("request", "connections", "CPU µs", "ratio", "p50 ms", "p99 ms", "requests/s")
+    note = f"{nodes} stub nodes, texts of about {_TEXT_CHARS} characters; medians over the rounds."
+    return Section("dispatch", "Edge dispatch", figures, [Table(columns, rows)], note)
+
+
+def median_ratio(pairs: list[tuple[float, float]]) -> float:
+    """Return the median of ``ours / theirs``, each pair from one round."""
+    return statistics.median(ours / theirs for ours, theirs in pairs)
