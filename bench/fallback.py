@@ -83,7 +83,7 @@ def _say_nothing(node: StubNode) -> None:
 
 async def _reroutes(server: Server, cases: list[Case]) -> dict[str, list[float]]:
     models = built_models()
-    await StubNode(models, slots=64).join_as_worker(server.data_dir)
+    worker = await StubNode(models, slots=64).join_as_worker(server.data_dir)
     waits = {}
     for case in cases:
         spares = [
@@ -92,7 +92,8 @@ async def _reroutes(server: Server, cases: list[Case]) -> dict[str, list[float]]
         ]
         waits[case.name] = [await _reroute(server, models, case) for _ in range(case.times)]
         for node in spares:
-            _crash(node)
+            await node.leave()
+    await worker.leave()
     return waits
 
 
@@ -116,7 +117,7 @@ async def _reroute(server: Server, models: Models, case: Case) -> float:
         raise RuntimeError(f"the node got no job in {_TRIES} requests")
     if place != case.place:
         raise RuntimeError(f"{case.name}: the answer came from {place}")
-    _crash(node)
+    await node.leave()
     return answered_at - left_at
 
 

@@ -77,9 +77,10 @@ def measure(*, requests: int, runs: int) -> Section:
 async def _share(server: Server, requests: int) -> Shared:
     models = built_models()
     fast, slow = Paced(FAST_TOKENS_PER_S), Paced(SLOW_TOKENS_PER_S)
-    await StubNode(models, slots=0).join_as_worker(server.data_dir)
+    nodes = [await StubNode(models, slots=0).join_as_worker(server.data_dir)]
     for pace, speed in ((fast, FAST_TOKENS_PER_S), (slow, SLOW_TOKENS_PER_S)):
-        await StubNode(models, tokens_per_s=speed, on_jobs=pace).join(server.url)
+        node = StubNode(models, tokens_per_s=speed, on_jobs=pace)
+        nodes.append(await node.join(server.url))
     with module("bench.load") as load:
         # Until the slow one has had a job as well, its last `ready` may be on its way.
         for _ in range(_TRIES):
@@ -90,6 +91,8 @@ async def _share(server: Server, requests: int) -> Shared:
             raise RuntimeError(f"the slow node got no job in {8 * _TRIES} requests")
         before = fast.jobs, slow.jobs, fast.tokens + slow.tokens
         outcome = await _send(load, _order(server, requests))
+    for node in nodes:
+        await node.leave()
     if outcome.places != {"edge": requests}:
         raise RuntimeError(f"answered {outcome.statuses} from {outcome.places}")
     tokens = fast.tokens + slow.tokens - before[2]

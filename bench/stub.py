@@ -128,6 +128,12 @@ class StubNode:
             await self._calibrated.wait()
         return self
 
+    async def leave(self) -> None:
+        """Cut the connection, if it is still there, and wait until it is closed."""
+        if self.wire is not None:
+            self.wire.drop()
+            await self.wire.closed.wait()
+
     def send(self, frame: p.Frame) -> None:
         assert self.wire is not None
         self.wire.send(p.encode(frame))

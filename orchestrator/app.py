@@ -128,7 +128,7 @@ class Application:
         scheduler = Scheduler(
             models=specs,
             rng=self._rng,
-            new_attempt_id=lambda: AttemptId(f"att_{secrets.token_hex(8)}"),
+            new_attempt_id=lambda: AttemptId(f"att_{self._rng.getrandbits(64):016x}"),
             edge_budget_s=self.settings.edge_budget_s,
             max_queued=self.settings.queue_max_jobs,
         )

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from browser_node.protocol import AttemptId, CloseCode, JobItem, NodeId
 from orchestrator.domain.model import Answered, JobFailure, JobId
 
 
-@dataclass(frozen=True, slots=True)
-class SendJobs:
+class SendJobs(msgspec.Struct, frozen=True):
     node_id: NodeId
     items: tuple[JobItem, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SendCancel:
+class SendCancel(msgspec.Struct, frozen=True):
     node_id: NodeId
     attempt_ids: tuple[AttemptId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SendPing:
+class SendPing(msgspec.Struct, frozen=True):
     node_id: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class CloseNode:
+class CloseNode(msgspec.Struct, frozen=True):
     """The node is lost; ``jobs_done`` is what it answered in this session."""
 
     node_id: NodeId
@@ -36,18 +33,15 @@ class CloseNode:
     jobs_done: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     answer: Answered
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True):
     failure: JobFailure
 
 
-@dataclass(frozen=True, slots=True)
-class Rerouted:
+class Rerouted(msgspec.Struct, frozen=True):
     """A job's attempt ended without an answer and the job moves on (for the record only)."""
 
     job_id: JobId

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from browser_node.protocol import AttemptId, Blame, ModelDigest, NodeId, NodeState
 from orchestrator.domain.model import JobId, NewJob
 
 
-@dataclass(frozen=True, slots=True)
-class JobsSubmitted:
+class JobsSubmitted(msgspec.Struct, frozen=True):
     """A request's jobs arrive together, so that one node gets its share in one frame."""
 
     jobs: tuple[NewJob, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class JobsCancelled:
+class JobsCancelled(msgspec.Struct, frozen=True):
     job_ids: tuple[JobId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeJoined:
+class NodeJoined(msgspec.Struct, frozen=True):
     """``trusted`` is true for the CPU worker only, as the transport authenticated it."""
 
     node_id: NodeId
@@ -29,28 +26,24 @@ class NodeJoined:
     memory_mb: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeLeft:
+class NodeLeft(msgspec.Struct, frozen=True):
     node_id: NodeId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeHeard:
+class NodeHeard(msgspec.Struct, frozen=True):
     """Any frame came from the node; ``rtt_s`` if it was a pong of an idle node."""
 
     node_id: NodeId
     rtt_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLoading:
+class ModelLoading(msgspec.Struct, frozen=True):
     node_id: NodeId
     digest: ModelDigest
 
 
-@dataclass(frozen=True, slots=True)
-class ModelReady:
+class ModelReady(msgspec.Struct, frozen=True):
     """The model is loaded there and its known answers were right."""
 
     node_id: NodeId
@@ -58,22 +51,19 @@ class ModelReady:
     tokens_per_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLost:
+class ModelLost(msgspec.Struct, frozen=True):
     node_id: NodeId
     digest: ModelDigest
 
 
-@dataclass(frozen=True, slots=True)
-class CapacityChanged:
+class CapacityChanged(msgspec.Struct, frozen=True):
     node_id: NodeId
     slots: int
     state: NodeState
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """One result of a node, already checked for shape."""
 
     attempt_id: AttemptId
@@ -81,14 +71,12 @@ class Finished:
     compute_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptsFinished:
+class AttemptsFinished(msgspec.Struct, frozen=True):
     node_id: NodeId
     results: tuple[Finished, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(msgspec.Struct, frozen=True):
     node_id: NodeId
     attempt_id: AttemptId
     blame: Blame
@@ -96,20 +84,17 @@ class AttemptFailed:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerExpected:
+class WorkerExpected(msgspec.Struct, frozen=True):
     """Whether a CPU worker is being started or restarted: then jobs wait instead of failing."""
 
     expected: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DrainStarted:
+class DrainStarted(msgspec.Struct, frozen=True):
     """The orchestrator is going down: nothing new is accepted, what is held is finished."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time has passed: leases, deadlines, silences and probes that are due are dealt with."""
 
 

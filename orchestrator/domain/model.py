@@ -6,8 +6,9 @@ Times are monotonic seconds handed in by the caller; ``tokens`` are model tokens
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal, NewType
+
+import msgspec
 
 from browser_node.protocol import (
     AttemptId,
@@ -25,8 +26,7 @@ Placement = Literal["any", "cloud"]
 ParamValue = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(msgspec.Struct, frozen=True):
     """What placement needs to know of a model."""
 
     digest: ModelDigest
@@ -35,8 +35,7 @@ class ModelSpec:
     min_memory_mb: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(msgspec.Struct, frozen=True):
     """A job as the API submits it. ``deadline_s`` counts from submission."""
 
     job_id: JobId
@@ -44,13 +43,12 @@ class NewJob:
     input: str
     tokens: int
     project_id: ProjectId
-    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    params: Mapping[str, ParamValue] = msgspec.field(default_factory=dict)
     placement: Placement = "any"
     deadline_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """A job's one answer. ``output`` is what the pipeline produced (`browser_node.pipelines`)."""
 
     job_id: JobId
@@ -71,8 +69,7 @@ FailureCode = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class JobFailure:
+class JobFailure(msgspec.Struct, frozen=True):
     """A job's one truthful error. ``message`` is a sentence for the customer."""
 
     job_id: JobId
@@ -81,8 +78,7 @@ class JobFailure:
     retry_after_s: float | None = None
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """A job the scheduler holds until it is answered or failed."""
 
     spec: NewJob
@@ -90,13 +86,12 @@ class Job:
     deadline_at: float
     attempts: int = 0
     edge_attempts: int = 0
-    tried: set[NodeId] = field(default_factory=set)
+    tried: set[NodeId] = msgspec.field(default_factory=set)
     running: AttemptId | None = None
     cloud_only: bool = False
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One placement of one job on one node."""
 
     attempt_id: AttemptId
@@ -109,8 +104,7 @@ class Attempt:
     lease_at: float
 
 
-@dataclass(slots=True)
-class Speed:
+class Speed(msgspec.Struct):
     """Measured throughput of one model on one node and how well forecasts held.
 
     ``ratio`` and ``deviation`` are EWMAs of actual ÷ expected answer time: they size the leases.
@@ -122,8 +116,7 @@ class Speed:
     samples: int = 0
 
 
-@dataclass(slots=True)
-class Node:
+class Node(msgspec.Struct):
     """A connected node as the scheduler sees it."""
 
     node_id: NodeId
@@ -137,9 +130,9 @@ class Node:
     slots: int = 0
     rtt_s: float | None = None
     download_bytes_per_s: float = 2.5e6
-    loading: set[ModelDigest] = field(default_factory=set)
-    speeds: dict[ModelDigest, Speed] = field(default_factory=dict)
-    attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
+    loading: set[ModelDigest] = msgspec.field(default_factory=set)
+    speeds: dict[ModelDigest, Speed] = msgspec.field(default_factory=dict)
+    attempts: dict[AttemptId, Attempt] = msgspec.field(default_factory=dict)
     outstanding_tokens: int = 0
     stale: bool = False
     draining: bool = False

@@ -11,12 +11,12 @@ scheduler, or the close that a breach of protocol calls for.
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, assert_never
+
+import msgspec
 
 from browser_node import protocol as p
 from browser_node.agreement import Verdict
@@ -38,24 +38,20 @@ IDLE_BUSY_S: Final = 0.005
 MAX_OUTPUT_CHARS: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     frame: p.OrchestratorFrame
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True):
     event: ev.Event
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     code: CloseCode
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReferencesFilled:
+class ReferencesFilled(msgspec.Struct, frozen=True):
     """The CPU worker has answered the pool of a model: nodes that wait for it can be challenged."""
 
     digest: ModelDigest
@@ -64,8 +60,7 @@ class ReferencesFilled:
 Step = Reply | Notify | Close | ReferencesFilled
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """What a node gets when its hello is good."""
 
     node_id: NodeId
@@ -205,6 +200,8 @@ class NodeSession:
         ]
 
     def _receive_frame(self, frame: p.NodeFrame, now: float) -> list[Step]:
+        if isinstance(frame, p.Results):
+            return self._results(frame)
         heard: list[Step] = [Notify(ev.NodeHeard(self.node_id))]
         match frame:
             case p.Hello():
@@ -218,8 +215,6 @@ class NodeSession:
                     self._cpu_share = frame.limits.cpu_share
                 event = ev.CapacityChanged(self.node_id, frame.slots, frame.state, frame.reason)
                 return [*heard, Notify(event)]
-            case p.Results():
-                return heard + self._results(frame)
             case p.Failed():
                 return heard + self._failed(frame)
             case p.Pong():
@@ -316,8 +311,8 @@ def well_formed(manifest: Manifest, output: bytes) -> bool:
         case "iab-classification":
             text = _text(output)
             try:
-                return text is not None and isinstance(json.loads(text), dict)
-            except (ValueError, RecursionError):
+                return text is not None and isinstance(msgspec.json.decode(text), dict)
+            except (msgspec.DecodeError, RecursionError):
                 return False
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from browser_node.protocol import ModelDigest, NodeId
 from orchestrator.domain.model import Job, ModelSpec, Node
@@ -28,8 +29,7 @@ WINDOW_S: Final = 0.5
 SAMPLE: Final = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The chosen node, or why each other node was passed over.
 
     ``soonest_s`` is the least expected finish time over nodes that could take the job once a slot
@@ -39,7 +39,7 @@ class Decision:
     node_id: NodeId | None
     finish_s: float
     soonest_s: float | None
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 def finish_s(node: Node, *, digest: ModelDigest, tokens: int, cold_load_s: float = 0.0) -> float:

@@ -334,6 +334,9 @@ class Scheduler:
         if node is None:
             self.counters.late_results += len(event.results)
             return
+        # Not by an event of its own: this is the path every answer takes.
+        node.last_frame_at = now
+        node.stale = False
         known: list[tuple[ev.Finished, Attempt]] = []
         for result in event.results:
             # Released one by one, so that the same attempt twice in a frame counts once.

@@ -8,6 +8,7 @@ pool and Pyodide both assign plain strings).
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from starlette.requests import cookie_parser
@@ -83,10 +84,11 @@ class HostCheck:
 
     def __init__(self, app: ASGIApp, *, origins: Origins) -> None:
         self._app = app
-        self._origins = origins
+        # Asked at every request, nearly always of the same few names.
+        self._serves = functools.lru_cache(256)(origins.serves)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or self._origins.serves(header(scope, b"host")):
+        if scope["type"] == "lifespan" or self._serves(header(scope, b"host")):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
