@@ -25,7 +25,7 @@ def main(path: Path) -> None:
     client = OpenAI(
         base_url=os.environ.get("ZEROGPU_URL", "http://127.0.0.1:8000") + "/v1",
         api_key="unused",
-        default_headers={"x-api-key": os.environ["ZEROGPU_API_KEY"]},
+        default_headers={"x-api-key": api_key()},
         # 429 and 503 say when to come back, and the SDK does.
         max_retries=5,
     )
@@ -37,6 +37,14 @@ def main(path: Path) -> None:
             print(json.dumps({"text": text, "embedding": row.embedding}))
         done += len(texts)
         print(f"{done} of {len(lines)}", file=sys.stderr)
+
+
+def api_key() -> str:
+    """Return the key that the environment names, or end with a sentence."""
+    key = os.environ.get("ZEROGPU_API_KEY")
+    if not key:
+        sys.exit("Set ZEROGPU_API_KEY to an API key: `zerogpu keys create` makes one.")
+    return key
 
 
 def arrays(lines: list[str]) -> Iterator[list[str]]:

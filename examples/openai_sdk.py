@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from openai import OpenAI
 
@@ -25,7 +26,7 @@ def main() -> None:
         base_url=os.environ.get("ZEROGPU_URL", "http://127.0.0.1:8000") + "/v1",
         # The SDK insists on a Bearer key; the server reads x-api-key first.
         api_key="unused",
-        default_headers={"x-api-key": os.environ["ZEROGPU_API_KEY"]},
+        default_headers={"x-api-key": api_key()},
     )
 
     summary = client.responses.create(
@@ -48,6 +49,14 @@ def main() -> None:
     )
     ferry, boat, onions = (row.embedding for row in reply.data)
     print(f"Similarity: ferry/boat {dot(ferry, boat):.2f}, ferry/onions {dot(ferry, onions):.2f}")
+
+
+def api_key() -> str:
+    """Return the key that the environment names, or end with a sentence."""
+    key = os.environ.get("ZEROGPU_API_KEY")
+    if not key:
+        sys.exit("Set ZEROGPU_API_KEY to an API key: `zerogpu keys create` makes one.")
+    return key
 
 
 def dot(a: list[float], b: list[float]) -> float:

@@ -6,6 +6,7 @@ python tests/test_docs.py        writes the settings table into docs/operations.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -81,16 +82,26 @@ def test_every_module_beside_its_folder_exists() -> None:
             assert (ROOT / folder / short).exists(), f"{folder}/{short}"
 
 
+def test_every_test_a_page_names_exists() -> None:
+    sources = (path for folder in ("tests", "e2e") for path in (ROOT / folder).rglob("test_*.py"))
+    known = {name for path in sources for name in re.findall(r"def (test_\w+)", path.read_text())}
+    for document in PAGES:
+        for name in re.findall(r"`(test_\w+)`", document.read_text()):
+            assert name in known, f"{name_of(document)} names {name}"
+
+
 def test_decisions_are_numbered_without_gaps_dated_and_listed() -> None:
     decisions = sorted(DOCS.glob("decisions/[0-9]*.md"))
     listed = (DOCS / "decisions" / "README.md").read_text()
     assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
     for path in decisions:
         text = path.read_text()
-        assert re.match(rf"# {int(path.name[:4])}\. .+\n\n\d{{4}}-\d\d-\d\d\n", text), path.name
-        for heading in ("## Context", "## Options", "## Outcome"):
+        assert re.match(rf"# {int(path.name[:4])}\. .+\n\n\d{{4}}-\d\d-\d\d · \w+\n", text), (
+            path.name
+        )
+        for heading in ("## Context", "## Options", "## Outcome", "## Consequences"):
             assert heading in text, f"{path.name} has no {heading}"
-        assert f"({path.name})" in listed, f"{path.name} is not listed"
+        assert listed.count(f"({path.name})") == 1, f"{path.name} is to be listed once"
 
 
 def read(page: str) -> str:
@@ -244,6 +255,26 @@ def test_every_make_target_a_page_names_exists() -> None:
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.suffix == ".py"], ids=name_of)
 def test_python_examples_compile(path: Path) -> None:
     compile(path.read_text(), path, "exec")
+
+
+@pytest.mark.parametrize(
+    ("program", "path"),
+    [
+        (program, path)
+        for program, suffix in ((sys.executable, ".py"), ("sh", ".sh"))
+        for path in EXAMPLES
+        if path.suffix == suffix
+    ],
+)
+def test_an_example_without_a_key_ends_with_a_sentence(program: str, path: Path) -> None:
+    without = {name: value for name, value in os.environ.items() if name != "ZEROGPU_API_KEY"}
+    # Any file will do where one is wanted: without a key it is not read.
+    done = subprocess.run(
+        [program, path, path], env=without, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "zerogpu keys create" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.suffix == ".sh"], ids=name_of)
