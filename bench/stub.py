@@ -70,6 +70,7 @@ class StubNode:
     """A node that answers at once, unless ``on_jobs`` decides otherwise.
 
     ``tokens_per_s`` is what its calibration claims: it has no use for the time in between.
+    ``pong_after_s`` makes it look far away.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class StubNode:
         *,
         slots: int = 256,
         tokens_per_s: float = 1e6,
+        pong_after_s: float = 0.0,
         on_jobs: OnJobs | None = None,
     ) -> None:
         self._models = models
         self._slots = slots
         self._tokens_per_s = tokens_per_s
+        self._pong_after_s = pong_after_s
         self._on_jobs = on_jobs
         self._to_load = len(models.manifests)
         self._calibrated = asyncio.Event()
@@ -161,7 +164,8 @@ class StubNode:
                 else:
                     self._on_jobs(self, frame)
             case p.Ping():
-                self.send(p.Pong(n=frame.n))
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._pong_after_s, self.send, p.Pong(n=frame.n))
             case p.Load():
                 self._load(frame)
             case p.Welcome():

@@ -60,7 +60,8 @@ class Wire(asyncio.Protocol):
 
     def send(self, payload: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(frame_of(payload))
+        if not self._transport.is_closing():
+            self._transport.write(frame_of(payload))
 
     def drop(self) -> None:
         """Cut the connection without a word, as a crash does."""
