@@ -136,6 +136,40 @@ def test_a_killed_worker_is_replaced_and_the_customer_waits_instead_of_failing(
     assert server.worker_pid() not in {None, first}
 
 
+def test_a_hung_worker_is_replaced_and_readiness_tells(server: Server) -> None:
+    hung = eventually(server.worker_pid, what="a worker")
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        with sdk(server) as client:
+            reply = client.embeddings.create(model="all-minilm-l6-v2", input="while it hangs")
+    finally:
+        # Killed by the supervisor by now; a failed test must not leave it behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(hung, signal.SIGKILL)
+
+    assert len(reply.data[0].embedding) == 384
+    assert server.worker_pid() not in {None, hung}
+
+
+def test_what_cannot_be_finished_in_time_is_told_so_and_not_cut_off(tmp_path: Path) -> None:
+    texts = [f"Number {n}. {ARTICLE}" for n in range(600)]
+
+    with serving(tmp_path / "data", env={"ZEROGPU_DRAIN_S": "0.3"}) as server:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            body = {"model": "all-minilm-l6-v2", "input": texts}
+            asked = [pool.submit(server.infer, "embeddings", body) for _ in range(4)]
+            eventually(lambda: server.stats()["jobs_answered"] > 0, what="the first answers")
+            assert server.terminate() == 0
+            answers = [future.result() for future in asked]
+        log = server.log()
+
+    for status, headers, answer in answers:
+        assert status == 503, answer
+        assert answer["error"]["code"] == "shutting_down"
+        assert int(headers["retry-after"]) >= 1
+    assert "Traceback" not in log
+
+
 def test_a_killed_server_takes_its_worker_along_and_starts_again_with_the_same_key(
     server: Server,
 ) -> None:
@@ -246,7 +280,8 @@ def downgrade(path: Path, revision: str) -> None:
 
 def test_the_log_of_a_run_holds_no_prompt_key_or_link(tmp_path: Path) -> None:
     with serving(tmp_path / "data", env={"ZEROGPU_LOG_LEVEL": "debug"}) as server:
-        assert server.infer("responses", {"model": "zlm-v1-summary-cloud", "input": ARTICLE})[0]
+        summary = {"model": "zlm-v1-summary-cloud", "input": ARTICLE}
+        assert server.infer("responses", summary)[0] == 200
         server.infer("responses", {"model": "no-such-model", "input": ARTICLE})
         server.get("/v1/models", x_api_key="zgpu-api-" + "x" * 43)
         path = server.console_url.removeprefix(server.url)

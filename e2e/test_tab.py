@@ -210,12 +210,11 @@ def test_a_frozen_tabs_jobs_move_when_their_leases_end_and_nothing_is_answered_t
         assert_all_right(server, answers)
         totals = fleet(server)["totals"]
         assert totals["rerouted"] > 0
-        assert totals["nodes"] == 1, "a silent tab is not a closed one"
     finally:
         thaw(pid)
     answered = totals["answered_edge"] + totals["answered_cloud"]
     # Awake again it may still send what it had computed: that is counted and dropped.
-    eventually(lambda: (tab.row() or {}).get("slots_used") == 0, what="the tab's return")
+    eventually(lambda: not state_of(tab)[1].startswith("does not answer"), what="its return")
     after = fleet(server)["totals"]
     assert after["answered_edge"] + after["answered_cloud"] == answered
     assert server.infer("responses", CLASSIFY)[0] == 200

@@ -100,6 +100,7 @@ class Application:
             report=self.engine.expect_worker,
             clock=self._clock,
         )
+        self.engine.on_hung_worker = self._supervisor.restart
         self._worker_secret = secrets.token_hex(32)
         self._caps = SocketCaps(
             total=settings.sockets_max,
@@ -273,8 +274,11 @@ class Application:
             stopping.cancel()
             await self._put_away()
         finally:
+            self._shutdown.set()
             public.should_exit = private.should_exit = True
-            await asyncio.gather(*servers)
+            for ended in await asyncio.gather(*servers, return_exceptions=True):
+                if isinstance(ended, BaseException):
+                    log.error("server ended badly", error=repr(ended))
             await self._supervisor.stop()
             path.unlink(missing_ok=True)
             self._keyring.close()

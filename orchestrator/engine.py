@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
@@ -84,6 +84,8 @@ class Engine:
         self._idle = asyncio.Event()
         self._idle.set()
         self.worker_state: fl.WorkerState = "off"
+        # Told when the CPU worker's connection is up but nobody answers on it.
+        self.on_hung_worker: Callable[[], None] = lambda: None
 
     # ── for the API ──────────────────────────────────────────────────────────────────────────────
 
@@ -103,8 +105,8 @@ class Engine:
         for job in jobs:
             self._waiting[job.job_id] = waiting
         self._idle.clear()
-        self.apply(ev.JobsSubmitted(tuple(jobs)))
         try:
+            self.apply(ev.JobsSubmitted(tuple(jobs)))
             return await waiting.future
         finally:
             if waiting.open:
@@ -141,7 +143,9 @@ class Engine:
     def worker_ready(self) -> bool:
         """Whether a CPU worker has calibrated every model."""
         workers = self._scheduler.board.workers.values()
-        return any(self._models.keys() <= worker.speeds.keys() for worker in workers)
+        return any(
+            not worker.stale and self._models.keys() <= worker.speeds.keys() for worker in workers
+        )
 
     # ── for the console ──────────────────────────────────────────────────────────────────────────
 
@@ -184,6 +188,10 @@ class Engine:
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
+            message = f"The server shut down before the answer came; it waited {timeout_s:g} s."
+            for waiting in set(self._waiting.values()):
+                if not waiting.future.done():
+                    waiting.future.set_exception(errors.ShuttingDown(message, retry_after_s=5.0))
             return False
         return True
 
@@ -231,6 +239,7 @@ class Engine:
         old = self._connections.get(session.node_id)
         if old is not None:
             # A resumed session: its old socket may not have noticed yet that it is dead.
+            old.session.state = "closed"
             old.link.close(CloseCode.GOING_AWAY, "resumed on another connection")
             self.disconnected(old, "resumed on another connection")
         self._connections[session.node_id] = connection
@@ -258,7 +267,10 @@ class Engine:
                 if (connection := self._connections.pop(effect.node_id, None)) is not None:
                     self._note(connection.session, jobs=effect.jobs_done)
                     self._record("left", f"{_name(connection.session)} lost: {effect.reason}", None)
+                    connection.session.state = "closed"
                     connection.link.close(effect.code, effect.reason)
+                    if connection.session.trusted:
+                        self.on_hung_worker()
             case fx.Fail():
                 self._failed(effect.failure)
             case fx.Rerouted():

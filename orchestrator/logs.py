@@ -105,7 +105,8 @@ def _route_libraries() -> None:
     """
     for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
         logger = logging.getLogger(name)
-        logger.setLevel(logging.NOTSET)
+        # Below a warning they tell each socket's address, which is nobody's to keep.
+        logger.setLevel(logging.WARNING)
         logger.handlers.clear()
         logger.propagate = True
     access = logging.getLogger("uvicorn.access")

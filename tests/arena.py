@@ -64,7 +64,13 @@ class Arena:
     worker: dict[str, str]
     manifests: dict[str, Manifest]
     digest: ModelDigest
+    caps: SocketCaps
     nodes: list[ScriptedNode] = field(default_factory=list)
+
+    @property
+    def sockets(self) -> int:
+        """Sockets of strangers that are counted now."""
+        return self.caps.total
 
     def node(self, **options: Any) -> ScriptedNode:
         node = ScriptedNode(self.manifests, **options)
@@ -133,13 +139,14 @@ async def arena(
     origins = Origins.of(settings)
     nonces = Nonces(clock)
     limits = {"total": 100, "per_address": 100, "unwelcomed": 100, **(caps or {})}
+    counted = SocketCaps(clock=clock, **limits)
     socket = NodeSocket(
         engine=engine,
         models=models,
         references=references,
         agree=lambda digest, _, ours, theirs: agree(models[digest], ours, theirs),
         admit=Gate(nonces=nonces, tickets=Tickets(b"secret", clock)).admit,
-        caps=SocketCaps(clock=clock, **limits),
+        caps=counted,
         allowed=lambda scope: admitted(scope, origins),
         hello_timeout_s=0.3,
     )
@@ -174,6 +181,7 @@ async def arena(
             worker={"socket": str(path), "secret": secret},
             manifests={str(digest): m for digest, m in models.items()},
             digest=next(iter(models)),
+            caps=counted,
         )
         await running.until(lambda: all(server.started for server in servers))
         try:

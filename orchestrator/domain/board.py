@@ -44,12 +44,14 @@ class Board:
 
     def gain_model(self, node: Node, digest: ModelDigest, tokens_per_s: float) -> None:
         node.loading.discard(digest)
+        node.lost.discard(digest)
         if digest not in node.speeds and not node.trusted:
             self.ready[digest].append(node.node_id)
         node.speeds[digest] = Speed(max(tokens_per_s, MIN_TOKENS_PER_S))
 
     def lose_model(self, node: Node, digest: ModelDigest) -> None:
         node.loading.discard(digest)
+        node.lost.add(digest)
         if node.speeds.pop(digest, None) is not None and not node.trusted:
             self.ready[digest].remove(node.node_id)
 

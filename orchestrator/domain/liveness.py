@@ -47,7 +47,9 @@ class Liveness:
                 del self._order[node_id]
                 continue
             silent_s = now - node.last_frame_at
-            if silent_s > (SILENCE_S if node.attempts else IDLE_SILENCE_S):
+            # The CPU worker is everybody's fallback: a hung one is replaced without work, too.
+            watched = node.attempts or node.trusted
+            if silent_s > (SILENCE_S if watched else IDLE_SILENCE_S):
                 lost.append((node_id, silent_s))
             elif len(probes) < PROBES_PER_TICK and _due(node, silent_s):
                 probes.append(node_id)
@@ -58,4 +60,4 @@ class Liveness:
 
 
 def _due(node: Node, silent_s: float) -> bool:
-    return silent_s > (PROBE_BUSY_S if node.attempts else PROBE_IDLE_S)
+    return silent_s > (PROBE_BUSY_S if node.attempts or node.trusted else PROBE_IDLE_S)

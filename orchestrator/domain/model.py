@@ -89,6 +89,7 @@ class Job(msgspec.Struct):
     tried: set[NodeId] = msgspec.field(default_factory=set)
     running: AttemptId | None = None
     cloud_only: bool = False
+    accuser: NodeId | None = None  # a stranger that blamed the input; the CPU worker decides
 
 
 class Attempt(msgspec.Struct):
@@ -131,6 +132,7 @@ class Node(msgspec.Struct):
     rtt_s: float | None = None
     download_bytes_per_s: float = 2.5e6
     loading: set[ModelDigest] = msgspec.field(default_factory=set)
+    lost: set[ModelDigest] = msgspec.field(default_factory=set)
     speeds: dict[ModelDigest, Speed] = msgspec.field(default_factory=dict)
     attempts: dict[AttemptId, Attempt] = msgspec.field(default_factory=dict)
     outstanding_tokens: int = 0

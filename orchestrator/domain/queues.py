@@ -1,4 +1,4 @@
-"""Jobs that wait: one queue a model for the edge, one for the CPU worker.
+"""Jobs that wait: for each model one queue for the edge and one for the CPU worker.
 
 Entries are ids; one whose job has ended or moved on is a leftover that the reader passes over.
 """
@@ -22,7 +22,7 @@ class Queues:
     def __init__(self, board: Board, digests: Iterable[ModelDigest]) -> None:
         self._board = board
         self.edge: dict[ModelDigest, deque[JobId]] = {digest: deque() for digest in digests}
-        self.cloud: deque[JobId] = deque()
+        self.cloud: dict[ModelDigest, deque[JobId]] = {digest: deque() for digest in self.edge}
 
     def for_edge(self, job: Job) -> None:
         queue = self.edge[job.spec.digest]
@@ -33,7 +33,7 @@ class Queues:
             queue.append(job.spec.job_id)
 
     def for_worker(self, job: Job) -> None:
-        self.cloud.append(job.spec.job_id)
+        self.cloud[job.spec.digest].append(job.spec.job_id)
 
     def edge_wait_s(self, digest: ModelDigest) -> float:
         """Return how long the jobs queued for ``digest`` keep its ready nodes busy."""

@@ -52,6 +52,7 @@ from orchestrator.domain.queues import Queues
 MAX_EDGE_ATTEMPTS: Final = 2
 MAX_CLOUD_ATTEMPTS: Final = 3
 FAILURE_BACKOFF_S: Final = 15.0
+HANDED_BACK_PAUSE_S: Final = 1.0
 
 Cause = Literal["closed", "silence", "lease", "failed", "handed_back"]
 
@@ -175,7 +176,7 @@ class Scheduler:
                 return
         if self._try_worker(job, now):
             return
-        if self._worker_will_come():
+        if self._worker_will_come(job):
             self.queues.for_worker(job)
         elif self._edge_could_come(job, now):
             self.queues.for_edge(job)
@@ -220,8 +221,12 @@ class Scheduler:
         self._start(job, self.board.nodes[best[1]], best[0], now)
         return True
 
-    def _worker_will_come(self) -> bool:
-        return bool(self.board.workers) or self._worker_expected
+    def _worker_will_come(self, job: Job) -> bool:
+        """Whether a CPU worker is there, or to come, that could still run the job's model."""
+        workers = self.board.workers.values()
+        if not workers:
+            return self._worker_expected
+        return any(job.spec.digest not in worker.lost for worker in workers)
 
     def _edge_could_come(self, job: Job, now: float) -> bool:
         """Whether some edge node has the model, or will have it before the job's deadline."""
@@ -358,6 +363,10 @@ class Scheduler:
             self.counters.answered_edge += len(known)
         for result, attempt in known:
             job = self.board.jobs.pop(attempt.job_id)
+            accuser = self.board.nodes.get(job.accuser) if job.accuser is not None else None
+            if accuser is not None:
+                # The input was fine: whoever blamed it to be rid of the work pays for that.
+                self._penalise(accuser, now)
             answer = Answered(
                 job_id=attempt.job_id,
                 output=result.output,
@@ -375,6 +384,9 @@ class Scheduler:
             return
         job = self.board.jobs[attempt.job_id]
         if event.code == HANDED_BACK:
+            if node.state == "active":
+                # It says that it works and does not: a moment for others before it is asked again.
+                node.retry_at = max(node.retry_at, now + HANDED_BACK_PAUSE_S)
             self._reroute(attempt, "handed_back", now)
             return
         if event.blame == "input":
@@ -385,13 +397,19 @@ class Scheduler:
                 return
             # A stranger's word alone must not fail a customer: the CPU worker decides.
             job.cloud_only = True
+            job.accuser = node.node_id
         else:
-            node.failures += 1
-            node.consecutive_failures += 1
-            if not node.trusted:
-                exponent = min(node.consecutive_failures - 1, 8)
-                node.retry_at = now + FAILURE_BACKOFF_S * 2**exponent
+            self._penalise(node, now)
         self._reroute(attempt, "failed", now)
+
+    def _penalise(self, node: Node, now: float) -> None:
+        """Count a failure and leave the node out for a while: 15 s × 2ⁿ, cleared by success."""
+        node.failures += 1
+        node.consecutive_failures += 1
+        # Never while the CPU worker is away: it might be the last one there is.
+        if not node.trusted and self.board.workers:
+            exponent = min(node.consecutive_failures - 1, 8)
+            node.retry_at = now + FAILURE_BACKOFF_S * 2**exponent
 
     def _reroute(self, attempt: Attempt, cause: Cause, now: float) -> None:
         """End ``attempt`` without an answer and place its job anew."""
@@ -416,7 +434,7 @@ class Scheduler:
             elif due.deadline_at <= now:
                 message = f"Nobody answered within {due.spec.deadline_s:g} s."
                 self._fail(due, "deadline_exceeded", message, 2.0)
-            elif due.running is None and not due.cloud_only and self._worker_will_come():
+            elif due.running is None and not due.cloud_only and self._worker_will_come(due):
                 # The edge had its time; the CPU worker takes what is still queued.
                 due.cloud_only = True
                 self._place(due, now)
@@ -424,6 +442,7 @@ class Scheduler:
     def _end_lease(self, attempt: Attempt, now: float) -> None:
         node = self.board.nodes[attempt.node_id]
         node.stale = True
+        self._penalise(node, now)
         self._effects.append(fx.SendCancel(node.node_id, (attempt.attempt_id,)))
         self._effects.append(fx.SendPing(node.node_id))
         self._reroute(attempt, "lease", now)
@@ -444,8 +463,9 @@ class Scheduler:
         for queue in self.queues.edge.values():
             while queue and self._assign_head(queue, now, from_edge_queue=True):
                 queue.popleft()
-        while self.queues.cloud and self._assign_head(self.queues.cloud, now):
-            self.queues.cloud.popleft()
+        for queue in self.queues.cloud.values():
+            while queue and self._assign_head(queue, now):
+                queue.popleft()
 
     def _assign_head(
         self, queue: deque[JobId], now: float, *, from_edge_queue: bool = False
@@ -462,15 +482,15 @@ class Scheduler:
                 return True
             busy = "busy" in decision.skipped
         if from_edge_queue:
-            if busy or (not self._worker_will_come() and self._edge_could_come(job, now)):
+            if busy or (not self._worker_will_come(job) and self._edge_could_come(job, now)):
                 return False
             # Its nodes are gone: whatever else there is must take it.
-            job.cloud_only = self._worker_will_come()
+            job.cloud_only = self._worker_will_come(job)
             self._place(job, now)
             return True
         if self._try_worker(job, now):
             return True
-        if self._worker_will_come():
+        if self._worker_will_come(job):
             return False
         self._place(job, now)
         return True

@@ -6,6 +6,7 @@ Addresses are kept only as a salted hash, and the salt changes daily: counting n
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import secrets
 from collections import Counter
 from dataclasses import dataclass
@@ -36,13 +37,18 @@ class SocketCaps:
         self._total = 0
         self._unwelcomed = 0
 
+    @property
+    def total(self) -> int:
+        """Sockets counted now."""
+        return self._total
+
     def enter(self, address: str) -> Place | None:
         """Count a new socket, or return None when it is one too many."""
         if self._clock.monotonic() >= self._salt_until:
             # Sockets still open under the old salt are no longer counted against their address.
             self._salt = secrets.token_bytes(16)
             self._salt_until = self._clock.monotonic() + SALT_LIFETIME_S
-        who = hashlib.blake2b(address.encode(), key=self._salt, digest_size=16).digest()
+        who = self._who(address)
         if (
             self._total >= self._total_max
             or self._unwelcomed >= self._unwelcomed_max
@@ -53,6 +59,18 @@ class SocketCaps:
         self._total += 1
         self._unwelcomed += 1
         return Place(who)
+
+    def _who(self, address: str) -> bytes:
+        """Return the salted hash of the network an address stands for."""
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            name = address  # a Unix socket has no address
+        else:
+            # One customer of a provider has a whole /64: its addresses count as one.
+            mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else ip
+            name = str(mapped or ipaddress.ip_network(f"{address}/64", strict=False))
+        return hashlib.blake2b(name.encode(), key=self._salt, digest_size=16).digest()
 
     def welcome(self, place: Place) -> None:
         """The socket has said a good hello."""

@@ -22,6 +22,7 @@ from orchestrator.settings import Settings
 # `sun_path` holds 108 bytes on Linux and 104 elsewhere.
 MAX_UNIX_PATH_BYTES: Final = 100
 BACKLOG: Final = 2048
+UNREAD_TIMEOUT_MS: Final = 30_000
 # Beside sockets: the database, the worker, log files and what libraries open.
 SPARE_DESCRIPTORS: Final = 256
 
@@ -49,6 +50,9 @@ def bind(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
             "choose another with --host and --port"
         ) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A peer that acknowledges nothing is given up: closing a socket waits for what is unsent.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
     listener.listen(BACKLOG)
     listener.set_inheritable(False)
     return listener

@@ -26,6 +26,7 @@ from orchestrator.transport.caps import SocketCaps
 
 # Enough for two windows of the longest inputs; more means that the node does not read.
 MAX_QUEUED_BYTES: Final = 8 << 20
+CLOSE_GRACE_S: Final = 2.0
 
 log = structlog.get_logger("nodes")
 
@@ -33,7 +34,8 @@ log = structlog.get_logger("nodes")
 class Outbox:
     """The sending half of a socket: `send` never waits, the writer task does."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_close: Callable[[str], None]) -> None:
+        self._on_close = on_close
         self._frames: deque[bytes] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -53,6 +55,7 @@ class Outbox:
         if self.closing is None:
             self.closing = (code, reason)
             self._wake.set()
+            self._on_close(reason)
 
     async def write(self, send: Send) -> None:
         """Send what is queued until the socket is to be closed, then close it."""
@@ -129,10 +132,20 @@ class NodeSocket:
             references=self._references,
             agree=self._agree,
         )
-        outbox = Outbox()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        graces: list[asyncio.TimerHandle] = []
+
+        def closing(reason: str) -> None:
+            # The engine hears of it at once; the peer has a moment to read the close frame. One
+            # that reads nothing more would keep this task, and its place, for as long as it likes.
+            loop.call_soon(self._engine.disconnected, connection, reason)
+            if task is not None:
+                graces.append(loop.call_later(CLOSE_GRACE_S, task.cancel))
+
+        outbox = Outbox(closing)
         connection = Connection(session, outbox)
         writer = asyncio.create_task(self._write(outbox, send))
-        loop = asyncio.get_running_loop()
         deadline = loop.call_later(
             self._hello_timeout_s,
             outbox.close,
@@ -155,8 +168,14 @@ class NodeSocket:
                 if session.state == "serving":
                     deadline.cancel()
                     welcome()
+        except asyncio.CancelledError:
+            if outbox.closing is None:
+                raise
+            reason = outbox.closing[1]
         finally:
             deadline.cancel()
+            for grace in graces:
+                grace.cancel()
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer

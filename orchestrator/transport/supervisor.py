@@ -61,6 +61,14 @@ class WorkerSupervisor:
         self._report("starting")
         self._task = asyncio.create_task(self._run())
 
+    def restart(self) -> None:
+        """End a worker that hangs; the supervisor starts another."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            log.warning("worker hangs", pid=process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
     async def stop(self) -> None:
         """Ask the worker to end, and end it after five seconds."""
         if self._task is not None:
@@ -83,9 +91,14 @@ class WorkerSupervisor:
         backoff_s = FIRST_BACKOFF_S
         while True:
             started_at = self._clock.monotonic()
-            self._process = await asyncio.create_subprocess_exec(*self._command)
-            log.info("worker started", pid=self._process.pid)
-            code = await self._process.wait()
+            try:
+                self._process = await asyncio.create_subprocess_exec(*self._command)
+            except OSError as error:
+                log.error("worker cannot be started", error=str(error))
+                code: int | None = None
+            else:
+                log.info("worker started", pid=self._process.pid)
+                code = await self._process.wait()
             if self._clock.monotonic() - started_at > WELL_AFTER_S:
                 backoff_s = FIRST_BACKOFF_S
             log.warning("worker died", code=code, restart_in_s=backoff_s)

@@ -29,6 +29,8 @@ export function phaseWords(now, { failed, paused }) {
   const phase = failed && now?.phase !== 'stopped' ? 'error' : (now?.phase ?? 'loading');
   const settled = phase === 'error' || phase === 'stopped' || phase === 'loading' || phase === 'calibrating';
   if (paused && !settled) return { ...PHASES.paused, text: 'You paused it. Nothing is computed until you resume.' };
+  // Connected and well, but holding back: green would say the opposite of the sentence below it.
+  if (now?.state === 'throttled' && !settled) return { title: 'Holding back', tone: 'warn', text: now.reason };
   return { ...PHASES[phase], text: now?.reason || PHASES[phase].text };
 }
 

@@ -6,6 +6,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.model import JobId
 from tests.orchestrator.domain.fleet_of import (
     MODEL,
+    OTHER,
     SLOW,
     SPARE,
     TAB,
@@ -261,10 +262,64 @@ def test_a_stale_node_is_used_again_once_it_is_heard() -> None:
     join(s, WORKER, trusted=True)
     join(s, TAB)
     submit(s, job("j"))
-    s.handle(ev.Tick(), now=20)
+    s.handle(ev.Tick(), now=19)
     s.handle(ev.NodeHeard(TAB), now=21)
+    s.handle(ev.NodeHeard(WORKER), now=21)
 
-    assert list(sent(submit(s, job("k"), now=21))) == [TAB]
+    assert list(sent(submit(s, job("k"), now=21))) == [WORKER]
+    assert list(sent(submit(s, job("l"), now=35))) == [TAB]
+
+
+def test_a_node_that_answers_pings_and_no_jobs_gets_fewer_and_fewer() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True)
+    join(s, TAB, tokens_per_s=1e9, slots=256)
+    given = 0
+    for second in range(600):
+        s.handle(ev.NodeHeard(TAB), now=second)
+        s.handle(ev.NodeHeard(WORKER), now=second)
+        handed = sent(submit(s, job(f"j{second}"), now=second))
+        given += len(handed.get(TAB, []))
+        for item in handed.get(WORKER, []):
+            finish(s, WORKER, item.attempt_id, now=second)
+
+    # Some a back-off of 15, 30, 60 … seconds, not one a second.
+    assert 0 < given <= 25
+
+
+def test_a_node_that_blames_good_inputs_pays_for_it() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True)
+    join(s, TAB)
+    submit(s, job("j"))
+    s.handle(ev.AttemptFailed(TAB, AttemptId("a1"), "input", "too hard"), now=0.1)
+
+    finish(s, WORKER, "a2", now=0.2)
+
+    assert s.board.nodes[TAB].failures == 1
+    assert list(sent(submit(s, job("k"), now=1))) == [WORKER]
+
+
+def test_a_model_the_worker_has_lost_holds_up_no_other_model() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True, slots=2)
+    s.handle(ev.ModelLost(WORKER, OTHER), now=0)
+
+    effects = submit(s, job("lost", digest=OTHER), job("fine"))
+
+    assert failures(effects) == [("lost", "no_capacity")]
+    assert [item.input for item in sent(effects)[WORKER]] == ["text of fine"]
+
+
+def test_a_hung_worker_is_given_up_after_twenty_seconds_without_work() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True)
+    closed = []
+    for second in range(1, 23):
+        effects = s.handle(ev.Tick(), now=second)
+        closed += [e.node_id for e in effects if isinstance(e, fx.CloseNode)]
+
+    assert closed == [WORKER]
 
 
 def test_a_late_result_is_counted_and_not_delivered() -> None:
@@ -355,7 +410,7 @@ def test_a_job_handed_back_costs_the_node_nothing() -> None:
     s.handle(ev.AttemptFailed(TAB, AttemptId("a1"), "node", HANDED_BACK), now=0.1)
 
     assert s.board.nodes[TAB].failures == 0
-    assert list(sent(submit(s, job("k"), now=0.2))) == [TAB]
+    assert list(sent(submit(s, job("k"), now=1.2))) == [TAB]
 
 
 def test_a_strangers_word_that_the_input_is_bad_is_checked_by_the_cpu_worker() -> None:

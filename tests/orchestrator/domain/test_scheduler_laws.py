@@ -127,7 +127,8 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def every_job_is_running_or_in_a_queue(self) -> None:
         queues = self.s.queues
-        queued = {*queues.cloud, *(i for q in queues.edge.values() for i in q)}
+        waiting = [*queues.cloud.values(), *queues.edge.values()]
+        queued = {job_id for queue in waiting for job_id in queue}
         for job_id, held in self.s.board.jobs.items():
             assert held.running or job_id in queued, f"{job_id} is nowhere"
 

@@ -343,8 +343,8 @@ async def test_one_socket_too_many_is_told_so() -> None:
         await asyncio.wait_for(first.welcomed.wait(), 10)
 
 
-async def test_a_node_that_stops_reading_is_closed_and_nobody_waits() -> None:
-    async with arena() as a:
+async def test_a_node_that_stops_reading_is_closed_and_its_place_is_free_again() -> None:
+    async with arena(caps={"total": 1}) as a:
         await a.join_worker()
         node = await a.join(on_jobs=lambda _node, _frame: None, slots=256, tokens_per_s=1e9)
         node._socket.transport.pause_reading()
@@ -356,6 +356,9 @@ async def test_a_node_that_stops_reading_is_closed_and_nobody_waits() -> None:
         for task in flood:
             task.cancel()
         await asyncio.gather(*flood, return_exceptions=True)
+        # The only place there is: free although the node still reads nothing.
+        await a.until(lambda: not a.sockets)
+        await a.join()
         node._socket.transport.resume_reading()
 
 
