@@ -168,7 +168,7 @@ class Application:
         )
         nonces = Nonces(self._clock)
         gate = Gate(nonces=nonces, tickets=Tickets(pepper.secret, self._clock))
-        register = Register(nonces=nonces, models=manifests, origins=origins)
+        register = Register(nonces=nonces, models=manifests, origins=origins, caps=self._caps)
         node_socket = NodeSocket(
             engine=self.engine,
             models=manifests,

@@ -150,7 +150,7 @@ async def arena(
         allowed=lambda scope: admitted(scope, origins),
         hello_timeout_s=0.3,
     )
-    register = Register(nonces=nonces, models=models, origins=origins)
+    register = Register(nonces=nonces, models=models, origins=origins, caps=counted)
     secret = secrets.token_hex(8)
     worker_socket = NodeSocket(
         engine=engine,

@@ -48,7 +48,7 @@ class SocketCaps:
             # Sockets still open under the old salt are no longer counted against their address.
             self._salt = secrets.token_bytes(16)
             self._salt_until = self._clock.monotonic() + SALT_LIFETIME_S
-        who = self._who(address)
+        who = self.who(address)
         if (
             self._total >= self._total_max
             or self._unwelcomed >= self._unwelcomed_max
@@ -60,7 +60,7 @@ class SocketCaps:
         self._unwelcomed += 1
         return Place(who)
 
-    def _who(self, address: str) -> bytes:
+    def who(self, address: str) -> bytes:
         """Return the salted hash of the network an address stands for."""
         try:
             ip = ipaddress.ip_address(address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 import msgpack
@@ -27,32 +27,48 @@ from orchestrator.storage.nodes import key_digest
 TICKET_LIFETIME_S: Final = 3600.0
 # Far above what a fleet needs within a minute; beyond it the oldest are forgotten.
 MAX_NONCES: Final = 20_000
+MAX_NONCES_PER_NETWORK: Final = 128
 
 
 class Nonces:
     """Random strings that are good once, for sixty seconds, and for the origin they were asked at.
 
     The origin is part of what the node signs: a signature cannot be relayed to another server.
+    Each network may have 128 outstanding, so that one cannot push out those of the others.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._issued: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._issued: OrderedDict[str, tuple[float, str, bytes]] = OrderedDict()
+        self._outstanding: Counter[bytes] = Counter()
 
-    def issue(self, origin: str) -> str:
+    def issue(self, origin: str, who: bytes) -> str | None:
+        """Return a nonce for the network ``who``, or None when it has too many already."""
         now = self._clock.monotonic()
         while self._issued and (
             len(self._issued) >= MAX_NONCES or next(iter(self._issued.values()))[0] < now
         ):
-            self._issued.popitem(last=False)
+            self._forget(next(iter(self._issued)))
+        if self._outstanding[who] >= MAX_NONCES_PER_NETWORK:
+            return None
+        self._outstanding[who] += 1
         nonce = secrets.token_urlsafe(24)
-        self._issued[nonce] = (now + p.NONCE_LIFETIME_S, origin)
+        self._issued[nonce] = (now + p.NONCE_LIFETIME_S, origin, who)
         return nonce
 
     def redeem(self, nonce: str) -> str | None:
         """Return the origin ``nonce`` was issued for; None when unknown, stale or used."""
-        expires_at, origin = self._issued.pop(nonce, (0.0, None))
+        if nonce not in self._issued:
+            return None
+        expires_at, origin = self._forget(nonce)
         return origin if expires_at >= self._clock.monotonic() else None
+
+    def _forget(self, nonce: str) -> tuple[float, str]:
+        expires_at, origin, who = self._issued.pop(nonce)
+        self._outstanding[who] -= 1
+        if not self._outstanding[who]:
+            del self._outstanding[who]
+        return expires_at, origin
 
 
 def verify_signature(public_key: bytes, signature: bytes, message: bytes) -> bool:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from browser_node import protocol as p
 from browser_node.models import Manifest
 from browser_node.protocol import ModelDigest
+from orchestrator.transport.caps import SocketCaps
 from orchestrator.transport.credentials import Nonces
 from orchestrator.transport.headers import header
 from orchestrator.transport.origins import Origins, origin_of
@@ -36,8 +37,10 @@ class Register:
         nonces: Nonces,
         models: Mapping[ModelDigest, Manifest],
         origins: Origins,
+        caps: SocketCaps,
     ) -> None:
         self._nonces = nonces
+        self._caps = caps
         self._models = models
         self._origins = origins
 
@@ -79,10 +82,16 @@ class Register:
         # rewrites the Host; a native client connected to the Host it names.
         host = header(scope, b"host") or ""
         origin = header(scope, b"origin") or origin_of(scope.get("scheme", "http"), host)
+        client = scope.get("client")
+        nonce = self._nonces.issue(origin, self._caps.who(client[0] if client else "local"))
+        if nonce is None:
+            message = "Too many nodes of this network are registering: try again in a minute."
+            await _answer(send, 429, _error("too_many_registrations", message))
+            return
         body = orjson.dumps(
             {
                 "protocol": p.VERSION,
-                "nonce": self._nonces.issue(origin),
+                "nonce": nonce,
                 "nonce_expires_s": p.NONCE_LIFETIME_S,
                 "origin": origin,
                 "socket": SOCKET_PATH,

@@ -413,3 +413,13 @@ async def test_registration_tells_what_there_is_to_load() -> None:
         assert {recipe["model_id"] for recipe in answer["recipes"]} == {"tiny", "other"}
         assert answer["origin"] == a.url
         assert base64.urlsafe_b64decode(answer["nonce"] + "==")
+
+
+async def test_one_network_cannot_use_up_the_nonces_of_the_others() -> None:
+    async with arena() as a:
+        for _ in range(128):
+            await asyncio.to_thread(a.node().register, a.url)
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            await asyncio.to_thread(a.node().register, a.url)
+        assert refusal.value.code == 429
+        refusal.value.close()
