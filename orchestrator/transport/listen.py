@@ -9,7 +9,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -74,49 +74,41 @@ def bind_unix(folder: Path) -> tuple[socket.socket, Path]:
 
 def public_server(app: ASGIApp, settings: Settings) -> Server:
     """Return the server of the public address."""
-    return Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            ws_max_size=p.MAX_FRAME_BYTES,
-            # Liveness is the application's pong: a browser answers protocol pings for a tab
-            # whose worker is stopped.
-            ws_ping_interval=None,
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=bool(settings.forwarded_allow_ips),
-            forwarded_allow_ips=list(settings.forwarded_allow_ips),
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=5,
-            backlog=BACKLOG,
-        )
+    return _server(
+        app,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        backlog=BACKLOG,
     )
 
 
 def private_server(app: ASGIApp) -> Server:
     """Return the server of the CPU worker's Unix socket."""
-    return Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            ws_max_size=p.MAX_FRAME_BYTES,
-            ws_ping_interval=None,
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=1,
-        )
+    return _server(app, proxy_headers=False, timeout_graceful_shutdown=1)
+
+
+def _server(app: ASGIApp, **options: Any) -> Server:
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=p.MAX_FRAME_BYTES,
+        # Liveness is the application's pong: a browser answers protocol pings for a tab whose
+        # worker is stopped.
+        ws_ping_interval=None,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        **options,
     )
+    return Server(config)
 
 
 def raise_descriptor_limit(sockets_max: int) -> None:
