@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import random
 import secrets
@@ -268,6 +269,11 @@ class Application:
             if self.settings.cpu_worker:
                 self._supervisor.start()
             self._serving = True
+            # What is alive now stays alive: vocabularies and code need not be looked through again,
+            # and requests leave few cycles behind.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 50, 50)
             started()
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
