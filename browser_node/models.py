@@ -8,6 +8,7 @@ runtime.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Annotated, Final, Literal
 
@@ -134,8 +135,12 @@ def verify_part(part: FilePart, data: bytes) -> None:
         raise ManifestError(f"part {part.sha256[:12]}… hashes to {actual[:12]}…")
 
 
+@functools.lru_cache(maxsize=256)
 def recipe_of(manifest: Manifest) -> Recipe:
-    """Return what a node is told of a model before it fetches the manifest itself."""
+    """Return what a node is told of a model before it fetches the manifest itself.
+
+    Kept, as every node that joins is told of every model and hashing a manifest takes a while.
+    """
     return Recipe(
         model_id=manifest.id,
         version=manifest.version,

@@ -8,6 +8,7 @@ The first rule that applies decides:
 | the battery discharges and is below 20 %  |                  | paused    | no          |
 | the battery discharges                    | run_on_battery   | paused    | no          |
 | the browser asks to save data             | run_on_save_data | paused    | no          |
+| the browser freezes the tab               |                  | hidden    | no          |
 | the tab is hidden                         | run_hidden       | hidden    | no          |
 | compute pressure is critical              |                  | throttled | no          |
 | compute pressure is serious               |                  | throttled | half        |
@@ -35,6 +36,7 @@ class Signals:
 
     user_paused: bool = False
     hidden: bool = False
+    frozen: bool = False
     battery: float | None = None
     charging: bool | None = None
     save_data: bool = False
@@ -86,6 +88,9 @@ def decide(signals: Signals, limits: VolunteerLimits) -> Politeness:
         return _no("paused", "This device runs on battery. Work goes on once it charges.")
     if signals.save_data and not limits.run_on_save_data:
         return _no("paused", "Your browser is set to save data.")
+    if signals.frozen:
+        # Nothing runs from here on: what is held is given back while there is a moment left.
+        return _no("hidden", "The browser froze this tab. Work goes on when you look at it again.")
     if signals.hidden and not limits.run_hidden:
         return _no("hidden", "This tab is hidden. Work goes on when you look at it again.")
     duty = _duty(limits.cpu_share)

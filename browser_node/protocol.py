@@ -31,6 +31,10 @@ NONCE_LIFETIME_S: Final = 60.0
 # `Failed.code` of an attempt the node gives back unfinished (pause, hidden tab, drain): nobody is
 # to blame.
 HANDED_BACK: Final = "handed_back"
+# `Failed.code` of an isolated attempt whose child process did not outlive it: blame "input".
+CRASHED_IN_ISOLATION: Final = "crashed_in_isolation"
+TIMED_OUT_IN_ISOLATION: Final = "timed_out_in_isolation"
+OUT_OF_MEMORY_IN_ISOLATION: Final = "out_of_memory_in_isolation"
 
 _F = TypeVar("_F")
 _MAX_SECONDS = 86_400.0
@@ -51,6 +55,7 @@ class CloseCode(enum.IntEnum):
     OUT_OF_ORDER = 4409
     TOO_MANY = 4429
     WRONG_ANSWERS = 4460
+    BANNED = 4461
     SLOW_READER = 4480
     UNAVAILABLE = 4503
 
@@ -111,6 +116,7 @@ class Device(Part, frozen=True, kw_only=True):
     battery: Share | None = None
     charging: bool | None = None
     time_zone: Name | None = None
+    data_saver: bool = False
 
 
 class Limits(Part, frozen=True, kw_only=True):
@@ -269,8 +275,11 @@ class Unload(Frame, frozen=True, kw_only=True, tag="unload"):
     digest: Digest
 
 
-class JobItem(Part, frozen=True, kw_only=True):
-    """One attempt, to be answered within ``lease_s``; ``tokens`` is the billed input count."""
+class JobItem(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt, to be answered within ``lease_s``; ``tokens`` is the billed input count.
+
+    ``isolated``: to be run alone in a child process with limits; only the CPU worker does.
+    """
 
     attempt_id: Id
     digest: Digest
@@ -278,6 +287,7 @@ class JobItem(Part, frozen=True, kw_only=True):
     tokens: Count
     input: Input
     params: Params = {}
+    isolated: bool = False
 
 
 class Jobs(Frame, frozen=True, kw_only=True, tag="jobs"):

@@ -59,6 +59,7 @@ _FINAL: Final = {
     CloseCode.BAD_VERSION: "The server speaks another version of the protocol. Reload to update.",
     CloseCode.BAD_ORIGIN: "The server does not take nodes from this address.",
     CloseCode.WRONG_ANSWERS: "This device computed a known answer wrongly, so it cannot help.",
+    CloseCode.BANNED: "This device was set aside by the operator of this server.",
 }
 
 

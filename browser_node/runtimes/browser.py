@@ -330,6 +330,11 @@ class _Onnx:
     async def head(self, file: ModelFile) -> Head:
         return _Head(await self._open(file))
 
+    async def release(self, session: Encoder | Head) -> None:
+        # Its memory is ONNX Runtime's own heap, which no garbage collector looks into.
+        if isinstance(session, _Encoder | _Head):
+            await session.session.release()
+
     async def _open(self, file: ModelFile) -> Any:
         options = _object(executionProviders=["wasm"], graphOptimizationLevel="all")
         content = js.Uint8Array.new(await self._store.assemble(file))
@@ -340,7 +345,7 @@ class _Encoder:
     """A backbone with int32 inputs [batch, seq] and one float32 output [batch, dimensions]."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session
+        self.session = session
 
     async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
         longest = max(map(len, sequences))
@@ -354,14 +359,14 @@ class _Encoder:
         feeds = js.Object.new()
         feeds.input_ids = _tensor("int32", ids, len(sequences))
         feeds.attention_mask = _tensor("int32", mask, len(sequences))
-        return list(await _run(self._session, feeds, len(sequences)))
+        return list(await _run(self.session, feeds, len(sequences)))
 
 
 class _Head:
     """A head with the float32 input ``vectors`` [n, dimensions] and the output [n, labels]."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session
+        self.session = session
 
     async def score(self, vectors: Sequence[Vector]) -> list[list[float]]:
         flat = array("f")
@@ -369,7 +374,7 @@ class _Head:
             flat.extend(vector)
         feeds = js.Object.new()
         feeds.vectors = _tensor("float32", flat, len(vectors))
-        return [row.tolist() for row in await _run(self._session, feeds, len(vectors))]
+        return [row.tolist() for row in await _run(self.session, feeds, len(vectors))]
 
 
 def _tensor(kind: str, values: array[Any], rows: int) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from browser_node.executor import Encoder
 from browser_node.protocol import Speed
@@ -18,6 +20,9 @@ _RUNS: Final = 3
 _MIN_RUN_S: Final = 1e-6
 # Word pieces of any vocabulary of this family; which ones does not matter for the time they take.
 _FIRST_ID: Final = 2000
+
+# The right to compute, for as long as the context is open.
+Turn: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +46,22 @@ class Calibration:
         return min(max(2 * self.budget_tokens // SEQUENCE_TOKENS, 1), MAX_SLOTS)
 
 
-async def calibrate(encoder: Encoder, clock: Clock) -> Calibration:
-    """Measure ``encoder``: the best of a few runs at each batch size, after one to warm up."""
+async def calibrate(encoder: Encoder, clock: Clock, turn: Turn) -> Calibration:
+    """Measure ``encoder``: the best of a few runs at each batch size, after one to warm up.
+
+    Each run takes a turn of its own, so that the batches of other models go on in between.
+    """
     sequence = list(range(_FIRST_ID, _FIRST_ID + SEQUENCE_TOKENS))
-    await encoder.encode([sequence])
+    async with turn():
+        await encoder.encode([sequence])
     speeds: list[Speed] = []
     for batch_size in _BATCH_SIZES:
         best_s = float("inf")
         for _ in range(_RUNS):
-            started = clock.monotonic()
-            await encoder.encode([sequence] * batch_size)
-            best_s = min(best_s, clock.monotonic() - started)
+            async with turn():
+                started = clock.monotonic()
+                await encoder.encode([sequence] * batch_size)
+                best_s = min(best_s, clock.monotonic() - started)
             # A ping that came meanwhile is answered now.
             await clock.sleep(0)
         tokens_per_s = batch_size * SEQUENCE_TOKENS / max(best_s, _MIN_RUN_S)

@@ -14,7 +14,16 @@ from browser_node.protocol import CloseCode, Recipe, Refused
 from browser_node.runtimes import registration
 from browser_node.runtimes.connection import CLOSE_TIMEOUT_S, Connection
 from browser_node.runtimes.download import Downloader
-from browser_node.runtimes.seams import Clock, Keys, Log, ModelStore, Network, NetworkError, Onnx
+from browser_node.runtimes.seams import (
+    Clock,
+    Isolation,
+    Keys,
+    Log,
+    ModelStore,
+    Network,
+    NetworkError,
+    Onnx,
+)
 from browser_node.runtimes.status import Status, phase_of
 from browser_node.runtimes.workshop import Workshop
 from browser_node.session import Identity, NodeSession
@@ -43,6 +52,7 @@ class Driver:
         on_status: Callable[[Status], None],
         log: Log,
         backoff: Backoff | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self._identity = identity
         self._network = network
@@ -68,6 +78,8 @@ class Driver:
             clock=clock,
             dispatch=self._dispatch,
             politeness=lambda: self._session.politeness,
+            may_go_on=self._may_go_on,
+            isolation=isolation,
             log=log,
         )
         self._connection: Connection | None = None
@@ -94,7 +106,9 @@ class Driver:
             self._tick(),
             self._report(),
             self._workshop.download(),
+            self._workshop.open(),
             self._workshop.compute(),
+            self._workshop.isolate(),
         ):
             self._spawn(work)
         self._dispatch(ev.Start())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import json
 import os
 import platform
@@ -16,12 +14,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from browser_node.backoff import Backoff
-from browser_node.models import ModelFile
 from browser_node.politeness import Signals, VolunteerLimits
 from browser_node.protocol import Device, Runtime
 from browser_node.runtimes.clock import LoopClock
 from browser_node.runtimes.disk import DiskFiles
 from browser_node.runtimes.driver import Driver
+from browser_node.runtimes.isolation import IsolatedProcess
+from browser_node.runtimes.leash import end_with_parent
 from browser_node.runtimes.native_net import (
     FileKeys,
     NoKeys,
@@ -30,7 +29,7 @@ from browser_node.runtimes.native_net import (
     get,
     in_thread,
 )
-from browser_node.runtimes.onnx_native import OnnxBackend, OnnxEncoder, OnnxHead
+from browser_node.runtimes.onnx_native import OnnxBackend, StoredOnnx
 from browser_node.runtimes.seams import Keys, Log, ModelStore, Network
 from browser_node.runtimes.status import Status
 from browser_node.runtimes.store import Store
@@ -40,7 +39,6 @@ WORKER_PATH: Final = "/worker/v1"
 _PARENT_POLL_S: Final = 1.0
 # The server next door is back at once or not at all.
 _WORKER_BACKOFF: Final = Backoff(base_s=0.1, cap_s=2.0)
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def run_node(*, url: str, data_dir: Path, cpu_share: float, threads: int) -> int:
@@ -99,12 +97,16 @@ def run_worker(*, data_dir: Path, build_dir: Path, threads: int) -> int:
         log=log,
         backoff=_WORKER_BACKOFF,
         leash=os.getppid(),
+        isolation=IsolatedProcess(build_dir / "models", threads=max(1, threads), log=log),
     )
     return asyncio.run(node.run())
 
 
 class Node:
-    """A driver with what a process adds: signals, a leash to the parent, ONNX, log lines."""
+    """A driver with what a process adds: signals, a leash to the parent, ONNX, log lines.
+
+    ``isolation`` is ended with the node.
+    """
 
     def __init__(
         self,
@@ -117,9 +119,11 @@ class Node:
         log: Log,
         backoff: Backoff | None = None,
         leash: int | None = None,
+        isolation: IsolatedProcess | None = None,
     ) -> None:
         self._log = log
         self._leash = leash
+        self._isolation = isolation
         self._backend = OnnxBackend(threads=identity.runtime.threads)
         self._phase = ""
         self.driver = Driver(
@@ -127,7 +131,7 @@ class Node:
             network=network,
             keys=keys,
             store=store,
-            onnx=_Onnx(self._backend, store),
+            onnx=StoredOnnx(self._backend, store),
             clock=LoopClock(),
             rng=random.Random(),
             limits=limits,
@@ -135,6 +139,7 @@ class Node:
             on_status=self._told,
             log=log,
             backoff=backoff,
+            isolation=isolation,
         )
 
     async def run(self) -> int:
@@ -151,11 +156,13 @@ class Node:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             self._backend.close()
+            if self._isolation is not None:
+                await self._isolation.close()
         return 1 if ended.failed else 0
 
     async def _watch_parent(self, parent: int) -> None:
         """Stop when ``parent`` is gone: by the kernel's signal on Linux, by polling everywhere."""
-        _end_with_parent()
+        end_with_parent(signal.SIGTERM)
         while os.getppid() == parent:  # noqa: ASYNC110 — the kernel tells no event of it
             await asyncio.sleep(_PARENT_POLL_S)
         self.driver.stop("the server is gone")
@@ -166,27 +173,6 @@ class Node:
         if phase != self._phase:
             self._phase = phase
             self._log("phase", phase=phase, reason=status.reason)
-
-
-class _Onnx:
-    """onnxruntime's sessions over files of the store."""
-
-    def __init__(self, backend: OnnxBackend, store: ModelStore) -> None:
-        self._backend = backend
-        self._store = store
-
-    async def encoder(self, file: ModelFile) -> OnnxEncoder:
-        return await self._backend.open_encoder(await self._store.read(file))
-
-    async def head(self, file: ModelFile) -> OnnxHead:
-        return await self._backend.open_head(await self._store.read(file))
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent dies, `kill -9` included (Linux only)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _runtime(kind: Literal["native", "cpu"], threads: int) -> Runtime:

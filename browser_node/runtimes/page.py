@@ -33,6 +33,7 @@ def read_signals(message: Message, signals: Signals) -> Signals:
     return Signals(
         user_paused=signals.user_paused,
         hidden=bool(message.get("hidden", signals.hidden)),
+        frozen=bool(message.get("frozen", signals.frozen)),
         battery=message.get("battery", signals.battery),
         charging=message.get("charging", signals.charging),
         save_data=bool(message.get("saveData", signals.save_data)),
@@ -50,6 +51,7 @@ def read_device(message: Message, signals: Signals) -> Device:
         battery=signals.battery,
         charging=signals.charging,
         time_zone=_name(message.get("timeZone")),
+        data_saver=signals.save_data,
     )
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
-from browser_node.executor import Encoder, Head
+from browser_node.executor import Encoder, Head, Outcome
 from browser_node.models import FilePart, Manifest, ModelFile
-from browser_node.protocol import ModelDigest, Recipe
+from browser_node.protocol import JobItem, ModelDigest, Recipe
 
 
 class NetworkError(Exception):
@@ -86,6 +86,16 @@ class Onnx(Protocol):
 
     async def head(self, file: ModelFile) -> Head:
         """Return a session of a head; raises `ManifestError` for files that do not verify."""
+
+    async def release(self, session: Encoder | Head) -> None:
+        """Free the memory of a session that nothing runs or will run any more."""
+
+
+class Isolation(Protocol):
+    """Computes attempts that may take a process down, each outside this one."""
+
+    async def run(self, item: JobItem) -> Outcome:
+        """Return the outcome, whatever becomes of the process that computes it."""
 
 
 class Clock(Protocol):

@@ -1,25 +1,23 @@
-"""Everything a node computes, in one task: models, their challenges, micro-batches, rests."""
+"""Everything a node computes: models and their challenges, micro-batches, rests."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-from browser_node import pipelines
 from browser_node import session_events as ev
-from browser_node.executor import Encoder, Executor, Outcome
+from browser_node.executor import Executor, Outcome
 from browser_node.models import Manifest, ManifestError
 from browser_node.politeness import Politeness, pause_after
 from browser_node.protocol import Answer, Failed, JobItem, ModelDigest, Result
-from browser_node.runtimes.calibration import SEQUENCE_TOKENS, Calibration, calibrate
+from browser_node.runtimes.calibration import SEQUENCE_TOKENS
 from browser_node.runtimes.download import Downloader, files_of
-from browser_node.runtimes.seams import Clock, Log, ModelStore, NetworkError, Onnx
+from browser_node.runtimes.opening import OpenModels
+from browser_node.runtimes.seams import Clock, Isolation, Log, ModelStore, NetworkError, Onnx
 from browser_node.runtimes.status import ModelRow, ModelState
 
-BACKBONE: Final = "model.onnx"
 _NO_LEASE_S: Final = 86_400.0
 # Weight of the newest batch in the speed that is shown.
 _SMOOTHING: Final = 0.2
@@ -34,10 +32,11 @@ class ModelError(Exception):
 
 
 class Workshop:
-    """Opens models one after another and between that computes what the executor holds.
+    """Four tasks side by side: downloads, openings, micro-batches, and what runs in isolation.
 
-    Models whose backbones are the same file share one ONNX session and its calibration, so that the
-    second model costs only its head and its challenge.
+    Downloads and openings never hold up the jobs of models that are open: a session is made beside
+    the batches where the runtime can, the runs that measure it take turns with them, and the
+    challenge rides along in them.
     """
 
     def __init__(
@@ -49,22 +48,38 @@ class Workshop:
         clock: Clock,
         dispatch: Callable[[ev.Event], None],
         politeness: Callable[[], Politeness],
+        may_go_on: Callable[[], Awaitable[None]],
+        isolation: Isolation | None,
         log: Log,
     ) -> None:
-        self._store = store
-        self._onnx = onnx
+        """``isolation`` runs the items that ask for it; without one they run as all others do."""
         self._downloader = downloader
         self._clock = clock
         self._dispatch = dispatch
         self._politeness = politeness
+        self._may_go_on = may_go_on
+        self._isolation = isolation
         self._log = log
         self._executor = Executor(clock=clock.monotonic, budget_tokens=SEQUENCE_TOKENS)
-        self._backbones: dict[str, tuple[Encoder, Calibration]] = {}
-        self._open_models: dict[ModelDigest, Calibration] = {}
+        self._models = OpenModels(
+            self._executor,
+            store=store,
+            onnx=onnx,
+            clock=clock,
+            turn=self._polite_turn,
+            computing=self._computing,
+            log=log,
+        )
         self._wanted: dict[ModelDigest, tuple[ev.LoadModel, float]] = {}
         self._to_download: asyncio.Queue[ModelDigest] = asyncio.Queue()
-        self._to_open: deque[tuple[ModelDigest, Manifest]] = deque()
+        self._to_open: asyncio.Queue[tuple[ModelDigest, Manifest]] = asyncio.Queue()
         self._challenge: dict[str, Outcome | None] = {}
+        self._answered = asyncio.Event()
+        self._alone: dict[str, JobItem] = {}
+        self._wake_alone = asyncio.Event()
+        # Held by whoever computes in this process; whoever waited longest is next.
+        self._floor = asyncio.Lock()
+        self._computations = 0
         self._refetched: set[int] = set()
         self._wake = asyncio.Event()
         self.rows: dict[ModelDigest, ModelRow] = {}
@@ -85,21 +100,29 @@ class Workshop:
     def unload(self, digest: ModelDigest) -> None:
         self._wanted.pop(digest, None)
         self.rows.pop(digest, None)
-        self._open_models.pop(digest, None)
-        self._executor.unload(digest)
-
-    def execute(self, items: Iterable[JobItem]) -> None:
-        self._executor.add(items)
+        self._models.close(digest)
         self._wake.set()
 
-    def drop(self, attempt_ids: Iterable[str]) -> None:
+    def execute(self, items: Iterable[JobItem]) -> None:
+        for item in items:
+            if item.isolated and self._isolation is not None:
+                self._alone[item.attempt_id] = item
+                self._wake_alone.set()
+            else:
+                self._executor.add((item,))
+                self._wake.set()
+
+    def drop(self, attempt_ids: Collection[str]) -> None:
+        """Forget attempts; the one in isolation goes on, and nobody hears its outcome."""
         self._executor.cancel(attempt_ids)
+        for attempt_id in attempt_ids:
+            self._alone.pop(attempt_id, None)
 
     def look_again(self) -> None:
         """The politeness changed."""
         self._wake.set()
 
-    # ── the two tasks ────────────────────────────────────────────────────────────────────────────
+    # ── the four tasks ────────────────────────────────────────────────────────────────────────────
 
     async def download(self) -> None:
         """Fetch what is wanted, model by model, while `compute` goes on with what is open."""
@@ -116,30 +139,44 @@ class Workshop:
             except OSError as error:
                 self._give_up(digest, ModelError("storage_failed", str(error)))
                 continue
-            self._to_open.append((digest, manifest))
-            self._wake.set()
+            self._to_open.put_nowait((digest, manifest))
+
+    async def open(self) -> None:
+        """Make ready what is downloaded, one model after another, whenever the node may work."""
+        while True:
+            digest, manifest = await self._to_open.get()
+            await self._may_go_on()
+            await self._make_ready(digest, manifest)
 
     async def compute(self) -> None:
-        """Open models and run micro-batches, one thing at a time, whenever the node may work."""
+        """Run micro-batches whenever the node may work."""
         while True:
             await self._wake.wait()
             self._dispatch(ev.Tick())
-            if not self._politeness().keeps_work:
-                self._wake.clear()
-            elif self._to_open:
-                await self._make_ready(*self._to_open.popleft())
-            elif self._executor.held:
+            await self._models.release()
+            if self._politeness().keeps_work and self._executor.held:
                 await self._run_batch()
             else:
                 self._wake.clear()
 
+    async def isolate(self) -> None:
+        """Have what asks for it computed in isolation, one after another."""
+        while self._isolation is not None:
+            await self._wake_alone.wait()
+            if not self._alone:
+                self._wake_alone.clear()
+                continue
+            outcome = await self._isolation.run(self._alone.pop(next(iter(self._alone))))
+            self._count((outcome,))
+            self._dispatch(ev.Finished((outcome,)))
+
     # ── batches ──────────────────────────────────────────────────────────────────────────────────
 
     async def _run_batch(self) -> None:
-        started = self._clock.monotonic()
-        with self._computing():
+        async with self._turn():
+            started = self._clock.monotonic()
             outcomes = await self._executor.run_next()
-        ended = self._clock.monotonic()
+            ended = self._clock.monotonic()
         self._count(outcomes)
         self._dispatch(ev.Finished(tuple(o for o in outcomes if not self._is_challenge(o))))
         # The loop runs once even without a rest: a pong, cancel, pause or drain acts here.
@@ -150,6 +187,8 @@ class Workshop:
         if outcome.attempt_id not in self._challenge:
             return False
         self._challenge[outcome.attempt_id] = outcome
+        if None not in self._challenge.values():
+            self._answered.set()
         return True
 
     def _count(self, outcomes: Iterable[Outcome]) -> None:
@@ -172,58 +211,47 @@ class Workshop:
         load, since = self._wanted[digest]
         self._mark(digest, "calibrating")
         try:
-            calibration = self._open_models.get(digest) or await self._open(digest, manifest)
+            calibration = await self._models.open(digest, manifest)
+            self.tokens_per_s = self.tokens_per_s or calibration.tokens_per_s
             answers = await self._answer(load)
-        except ManifestError as error:
-            # The store has forgotten the part that went bad on this device: fetch that one again.
-            self._log("part_refused", model=manifest.id, error=str(error))
-            if load.load_id in self._refetched:
-                self._give_up(digest, ModelError("bad_files", str(error)))
-            else:
-                self._refetched.add(load.load_id)
-                self._to_download.put_nowait(digest)
-            return
         except Exception as error:
             # Each runtime fails in its own way; the orchestrator is told and the node goes on.
-            code = error.code if isinstance(error, ModelError) else "load_failed"
-            self._give_up(digest, ModelError(code, str(error) or type(error).__name__))
-            return
-        load_s = self._clock.monotonic() - since
-        self._mark(digest, "ready")
-        self._log("model_ready", model=manifest.id, load_s=round(load_s, 3))
-        self._dispatch(
-            ev.ModelLoaded(load.load_id, load_s, calibration.slots, calibration.speeds, answers)
-        )
-        wanted = self._wanted.get(digest)
-        if wanted is not None and wanted[0] is not load:
-            # Asked again meanwhile over a new connection: that challenge is still to be answered.
-            self._to_open.append((digest, manifest))
+            if self._is_wanted(load):
+                self._not_ready(digest, load, error)
         else:
-            self._wanted.pop(digest, None)
+            # Asked again meanwhile, over a new connection or after an unload: that load is still in
+            # the queue, and its challenge to be answered.
+            if self._is_wanted(load):
+                load_s = self._clock.monotonic() - since
+                del self._wanted[digest]
+                self._mark(digest, "ready")
+                self._log("model_ready", model=manifest.id, load_s=round(load_s, 3))
+                self._dispatch(
+                    ev.ModelLoaded(
+                        load.load_id, load_s, calibration.slots, calibration.speeds, answers
+                    )
+                )
+                return
+        if digest not in self._wanted:
+            # Unloaded meanwhile, or of no use.
+            self._models.close(digest)
+            self._wake.set()
 
-    async def _open(self, digest: ModelDigest, manifest: Manifest) -> Calibration:
-        backbone = manifest.file(BACKBONE)
-        if backbone.sha256 not in self._backbones:
-            with self._computing():
-                encoder = await self._onnx.encoder(backbone)
-                calibration = await calibrate(encoder, self._clock)
-            self._backbones[backbone.sha256] = (encoder, calibration)
-            self._executor.budget_tokens = min(c.budget_tokens for _, c in self._backbones.values())
-            self.tokens_per_s = calibration.tokens_per_s
-            self._log("calibrated", tokens_per_s=round(calibration.tokens_per_s))
-        encoder, calibration = self._backbones[backbone.sha256]
-        files = {
-            file.path: await self._store.read(file)
-            for file in files_of(manifest)
-            if not file.path.endswith(".onnx")
-        }
-        pipeline = pipelines.build(manifest, files)
-        head = None
-        if pipeline.head_path is not None:
-            head = await self._onnx.head(manifest.file(pipeline.head_path))
-        self._executor.load(digest, pipeline, encoder, head)
-        self._open_models[digest] = calibration
-        return calibration
+    def _is_wanted(self, load: ev.LoadModel) -> bool:
+        wanted = self._wanted.get(ModelDigest(load.recipe.digest))
+        return wanted is not None and wanted[0] is load
+
+    def _not_ready(self, digest: ModelDigest, load: ev.LoadModel, error: Exception) -> None:
+        if isinstance(error, ManifestError) and load.load_id not in self._refetched:
+            # The store has forgotten the part that went bad on this device: fetch that one again.
+            self._log("part_refused", model=load.recipe.model_id, error=str(error))
+            self._refetched.add(load.load_id)
+            self._to_download.put_nowait(digest)
+            return
+        if not isinstance(error, ModelError):
+            code = "bad_files" if isinstance(error, ManifestError) else "load_failed"
+            error = ModelError(code, str(error) or type(error).__name__)
+        self._give_up(digest, error)
 
     async def _answer(self, load: ev.LoadModel) -> tuple[Answer, ...]:
         """Run the challenge through the executor, as any other attempt; jobs may ride along."""
@@ -239,10 +267,12 @@ class Workshop:
             for at, task in enumerate(load.challenge)
         ]
         self._challenge = {item.attempt_id: None for item in items}
+        self._answered.clear()
         self._executor.add(items)
+        self._wake.set()
         try:
-            while None in self._challenge.values():
-                await self._run_batch()
+            if items:
+                await self._answered.wait()
             return tuple(_answer_of(outcome) for outcome in self._challenge.values())
         finally:
             self._executor.cancel(self._challenge)
@@ -261,13 +291,29 @@ class Workshop:
         if digest in self.rows:
             self.rows[digest] = ModelRow(id=self.rows[digest].id, state=state)
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        async with self._floor:
+            with self._computing():
+                yield
+
+    @asynccontextmanager
+    async def _polite_turn(self) -> AsyncIterator[None]:
+        await self._may_go_on()
+        async with self._turn():
+            yield
+
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        self._dispatch(ev.ComputeStarted())
+        self._computations += 1
+        if self._computations == 1:
+            self._dispatch(ev.ComputeStarted())
         try:
             yield
         finally:
-            self._dispatch(ev.ComputeEnded())
+            self._computations -= 1
+            if self._computations == 0:
+                self._dispatch(ev.ComputeEnded())
 
 
 def _answer_of(outcome: Outcome | None) -> Answer:

@@ -16,6 +16,7 @@
  *
  * @typedef {object} Signals  what the page sees of the device; a field the browser does not tell is null
  * @property {boolean} hidden                   document.hidden
+ * @property {boolean} frozen                   the browser is about to stop the tab (the page's freeze event)
  * @property {number | null} battery            level 0 … 1
  * @property {boolean | null} charging
  * @property {boolean} saveData                 navigator.connection.saveData

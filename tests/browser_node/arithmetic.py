@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from browser_node.models import Manifest, Pipeline, Price
 from browser_node.pipelines import Vector
@@ -67,18 +67,21 @@ class ManualClock:
 
 
 class ArithmeticEncoder:
-    """Takes one second a padded token; ``meanwhile`` runs in the middle of a batch."""
+    """Takes one second a padded token; ``pace``, ``meanwhile`` run in the middle of a batch."""
 
     def __init__(
         self, clock: ManualClock | None = None, meanwhile: Callable[[], None] | None = None
     ) -> None:
         self.batches: list[list[int]] = []
         self.meanwhile = meanwhile
+        self.pace: Callable[[], Awaitable[None]] | None = None
         self._clock = clock
 
     async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
         lengths = [len(sequence) for sequence in sequences]
         self.batches.append(lengths)
+        if self.pace is not None:
+            await self.pace()
         if self.meanwhile is not None:
             self.meanwhile()
         if self._clock is not None:

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, p.Frame] = {
             battery=0.5,
             charging=False,
             time_zone="Europe/Paris",
+            data_saver=True,
         ),
         cached=(DIGEST,),
         limits=p.Limits(cpu_share=0.5, threads=2),
@@ -77,6 +78,7 @@ EXAMPLES: dict[str, p.Frame] = {
                 tokens=12,
                 input="A question.",
                 params={"temperature": 0.5, "name": "x"},
+                isolated=True,
             ),
         )
     ),

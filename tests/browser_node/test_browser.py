@@ -144,6 +144,25 @@ async def test_a_tab_runs_every_model_as_a_native_node_does_and_a_second_visit_d
     assert site.requests == []
 
 
+async def test_a_model_unloaded_by_a_tab_can_be_loaded_again_and_computes(
+    chromium: BrowserContext, server: FakeOrchestrator
+) -> None:
+    model_id = "zlm-v1-iab-classify-edge"
+    async with tab(chromium, server.url) as opened:
+        _, peer = await server.accept(60)
+        await peer.welcome()
+        first = await load(peer, model_id)
+        server.served.clear()
+
+        await peer.send(p.Unload(digest=first.digest))
+        await opened.until("m.models?.length === 0 && m.nodeId !== null && m.progress.totalBytes")
+        again = await load(peer, model_id)
+
+    assert again.answers == first.answers
+    assert all(answer.evidence for answer in again.answers)
+    assert server.served == []
+
+
 async def test_a_busy_tab_answers_pings_between_two_batches_and_does_not_flood_its_page(
     chromium: BrowserContext, server: FakeOrchestrator
 ) -> None:
@@ -205,7 +224,9 @@ async def test_a_tab_says_why_it_pauses_and_goes_on(
         while capacity.limits != p.Limits(cpu_share=0.25):
             capacity = await peer.expect(p.Capacity)
         await peer.send(jobs(4))
-        assert len((await peer.expect(p.Results)).items) == 4
+        answered = 0
+        while answered < 4:
+            answered += len((await peer.expect(p.Results)).items)
         done = await opened.until("m.jobsDone === 4")
         assert done["tokensDone"] > 40
 
@@ -274,6 +295,18 @@ async def test_a_lost_connection_is_resumed_with_the_ticket(
         await load(again, "all-minilm-l6-v2")
 
     assert hello.ticket == "ticket-node_1"
+
+
+async def test_a_browser_that_saves_data_says_so_and_takes_no_work_unless_it_may(
+    chromium: BrowserContext, server: FakeOrchestrator
+) -> None:
+    async with tab(chromium, server.url, signals={"saveData": True}):
+        hello, peer = await server.accept(60)
+        await peer.welcome()
+        capacity = await peer.expect(p.Capacity)
+
+    assert hello.device.data_saver
+    assert (capacity.state, capacity.slots) == ("paused", 0)
 
 
 async def test_a_runtime_that_cannot_be_fetched_is_told_to_the_page(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import stat
 import sys
@@ -17,14 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from browser_node import protocol as p
+from browser_node.agreement import Judge
 from browser_node.runtimes.native import run_node, run_worker
 from browser_node.runtimes.native_net import FileKeys, WebNetwork, get, in_thread
 from browser_node.runtimes.seams import NetworkError
+from tests.browser_node.built import BUILD, model
 from tests.browser_node.fake_orchestrator import FakeOrchestrator, Peer, recipe
+from tests.browser_node.graphs import hungry_backbone
+from tests.browser_node.processes import ROOT, end_of, is_running
 from tests.browser_node.tiny import build
-
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build"
 
 
 def command(call: str) -> list[str]:
@@ -53,22 +53,6 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, list[d
     """Return the exit code and the log lines."""
     _, log = await asyncio.wait_for(process.communicate(), 10)
     return process.returncode, [json.loads(line) for line in log.decode().splitlines()]
-
-
-def end_of(pid: int) -> asyncio.Task[None]:
-    """Return a task that ends when the process, which need not be our child, is gone."""
-
-    async def wait() -> None:
-        descriptor = os.pidfd_open(pid)
-        gone = asyncio.Event()
-        asyncio.get_running_loop().add_reader(descriptor, gone.set)
-        try:
-            await gone.wait()
-        finally:
-            asyncio.get_running_loop().remove_reader(descriptor)
-            os.close(descriptor)
-
-    return asyncio.create_task(wait())
 
 
 # ── keys, files, addresses ───────────────────────────────────────────────────────────────────────
@@ -211,6 +195,53 @@ async def test_the_worker_ends_when_the_server_is_killed(
     await parent.wait()
 
 
+# ── isolation ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_worker_isolates_what_it_is_told_to_and_answers_pings_and_jobs_meanwhile(
+    endpoint: tuple[FakeOrchestrator, Path], tmp_path: Path
+) -> None:
+    server, data_dir = endpoint
+    build_dir = build(tmp_path / "build", "hungry", backbone=hungry_backbone())
+    process = await started(worker_command(data_dir, build_dir))
+    _, peer = await server.accept()
+    await peer.welcome()
+    wanted = recipe(build_dir, "hungry")
+
+    def item(attempt_id: str, text: str, *, isolated: bool) -> p.JobItem:
+        return p.JobItem(
+            attempt_id=attempt_id,
+            digest=wanted.digest,
+            lease_s=60,
+            tokens=1,
+            input=text,
+            isolated=isolated,
+        )
+
+    await peer.send(p.Load(recipe=wanted))
+    await peer.expect(p.Ready, 60)
+    await peer.send(p.Jobs(items=(item("hog", "sea " * 20, isolated=True),)))
+    await peer.send(p.Jobs(items=(item("plain", "sea", isolated=False),)))
+    await peer.send(p.Ping(n=1))
+    first, second = await peer.next(), await peer.next()
+    while isinstance(first, p.Capacity):
+        first, second = second, await peer.next()
+    assert {type(first), type(second)} == {p.Pong, p.Results}
+    failed = await peer.expect(p.Failed, 60)
+    await peer.send(p.Jobs(items=(item("small", "sea", isolated=True),)))
+    (small,) = (await peer.expect(p.Results, 60)).items
+    process.terminate()
+    code, log = await ended(process)
+
+    assert (failed.attempt_id, failed.blame) == ("hog", "input")
+    assert failed.code == p.OUT_OF_MEMORY_IN_ISOLATION
+    assert small.attempt_id == "small"
+    assert code == 0
+    pids = [line["pid"] for line in log if line["event"] == "isolation_started"]
+    assert len(set(pids)) == 2
+    assert not any(is_running(pid) for pid in pids)
+
+
 # ── the real model ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -254,3 +285,37 @@ async def test_a_native_node_runs_the_real_models_and_loads_the_backbone_once(
     urls = [url for url, _ in server.served]
     assert len(urls) == len(set(urls)), "a file was downloaded twice"
     assert len(answered["all-minilm-l6-v2 0"].output) == 384 * 4
+
+
+@pytest.mark.slow
+async def test_an_isolated_attempt_is_answered_as_any_other_with_its_evidence(
+    endpoint: tuple[FakeOrchestrator, Path],
+) -> None:
+    server, data_dir = endpoint
+    text = "The parliament voted on the budget. Markets rose. The striker scored twice."
+    models = [row["id"] for row in json.loads((BUILD / "index.json").read_text())["models"]]
+    process = await started(worker_command(data_dir, BUILD))
+    _, peer = await server.accept()
+    await peer.welcome()
+    for model_id in models:
+        ready = await loaded(peer, model_id)
+        answers = []
+        for isolated in (False, True):
+            item = p.JobItem(
+                attempt_id=f"{model_id} {isolated}",
+                digest=ready.digest,
+                lease_s=60,
+                tokens=20,
+                input=text,
+                isolated=isolated,
+            )
+            await peer.send(p.Jobs(items=(item,)))
+            (result,) = (await peer.expect(p.Results, 60)).items
+            answers.append(p.Answer(output=result.output, evidence=result.evidence))
+        manifest, files = model(model_id)
+        verdict = Judge(manifest, files).agree(p.Task(input=text), *answers)
+        assert verdict.agrees, (model_id, verdict.reason)
+        # An embedding is its own evidence.
+        assert manifest.pipeline == "embeddings" or all(answer.evidence for answer in answers)
+    process.terminate()
+    await ended(process)

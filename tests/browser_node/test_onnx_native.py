@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
 
 from browser_node import pipelines
 from browser_node.agreement import Judge
 from browser_node.executor import Executor
 from browser_node.pipelines import vectors as vector_math
-from browser_node.protocol import Answer, JobItem, Result, Task
-from browser_node.runtimes.onnx_native import OnnxBackend
+from browser_node.protocol import Answer, JobItem, ModelDigest, Result, Task
+from browser_node.runtimes.clock import LoopClock
+from browser_node.runtimes.disk import DiskFiles
+from browser_node.runtimes.onnx_native import OnnxBackend, StoredOnnx
+from browser_node.runtimes.opening import OpenModels
+from browser_node.runtimes.store import Store
 from tests.browser_node import built
+from tests.browser_node.fake_orchestrator import recipe
+from tests.browser_node.graphs import head_of, hungry_backbone
+from tests.browser_node.tiny import build
 
 NEWS = (
     "The city council voted on Tuesday night to close the harbour bridge to private cars from next "
@@ -41,18 +51,10 @@ async def backend() -> AsyncIterator[OnnxBackend]:
     backend.close()
 
 
-def head_of(weights: np.ndarray) -> bytes:
-    """Return an ONNX head that multiplies vectors by ``weights`` [dimensions, labels]."""
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["vectors", "weights"], ["scores"])],
-        "head",
-        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", weights.shape[0]])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", weights.shape[1]])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    opset = [helper.make_opsetid("", 20)]
-    model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
-    return model
+def sessions() -> int:
+    """Return how many sessions are in memory."""
+    gc.collect()
+    return sum(isinstance(found, InferenceSession) for found in gc.get_objects())
 
 
 async def test_a_head_scores_every_vector_in_order(backend: OnnxBackend) -> None:
@@ -69,6 +71,36 @@ async def test_all_computing_is_done_in_one_thread_beside_the_loop(backend: Onnx
     threads = await asyncio.gather(*(backend.compute(threading.get_ident) for _ in range(8)))
     assert len(set(threads)) == 1
     assert threads[0] != threading.get_ident()
+
+
+async def test_closing_a_model_frees_its_session(backend: OnnxBackend, tmp_path: Path) -> None:
+    build_dir = build(tmp_path, "tiny", backbone=hungry_backbone())
+    store = Store(DiskFiles(build_dir / "models", download=None))
+    digest = ModelDigest(recipe(build_dir, "tiny").digest)
+    executor = Executor(clock=time.perf_counter, budget_tokens=64)
+    models = OpenModels(
+        executor,
+        store=store,
+        onnx=StoredOnnx(backend, store),
+        clock=LoopClock(),
+        turn=contextlib.nullcontext,
+        computing=contextlib.nullcontext,
+        log=lambda event, **fields: None,
+    )
+    before = sessions()
+
+    for _ in range(2):
+        await models.open(digest, await store.manifest(digest))
+        executor.add(
+            [JobItem(attempt_id="a", digest=digest, lease_s=9, tokens=1, input="good news")]
+        )
+        assert isinstance((await executor.run_next())[0], Result)
+        assert sessions() == before + 1
+
+        models.close(digest)
+        await models.release()
+
+        assert sessions() == before
 
 
 @pytest.mark.slow

@@ -60,6 +60,11 @@ def test_a_device_is_told_within_the_protocols_limits(
     assert read_device(message, Signals()) == device
 
 
+def test_a_device_tells_that_its_browser_saves_data() -> None:
+    assert not read_device({}, Signals()).data_saver
+    assert read_device({}, read_signals({"saveData": True}, Signals())).data_saver
+
+
 def test_a_status_message_has_the_fields_of_the_contract() -> None:
     status = Status(phase="ready", models=(ModelRow(id="m", state="ready"),))
 
@@ -76,7 +81,7 @@ def test_what_the_contract_lets_the_page_say_is_understood() -> None:
     assert limits == VolunteerLimits(
         cpu_share=1.0, threads=1, run_hidden=True, run_on_battery=True, run_on_save_data=True
     )
-    assert signals == Signals(hidden=True, battery=1, charging=1, save_data=True)  # type: ignore[arg-type]
+    assert signals == Signals(hidden=True, frozen=True, battery=1, charging=1, save_data=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ SIGNALS = st.builds(
     Signals,
     user_paused=st.booleans(),
     hidden=st.booleans(),
+    frozen=st.booleans(),
     battery=st.none() | st.floats(0, 1),
     charging=st.none() | st.booleans(),
     save_data=st.booleans(),
@@ -46,6 +47,7 @@ def test_a_device_that_tells_nothing_works_at_its_full_share() -> None:
         (Signals(battery=0.19, charging=False), "paused", "19%"),
         (Signals(save_data=True), "paused", "save data"),
         (Signals(hidden=True), "hidden", "hidden"),
+        (Signals(hidden=True, frozen=True), "hidden", "froze"),
         (Signals(pressure="critical"), "throttled", "very busy"),
     ],
 )
@@ -74,6 +76,10 @@ def test_what_the_volunteer_allows_is_no_reason_to_stop(signals: Signals) -> Non
 
 def test_a_nearly_empty_battery_stops_work_even_where_battery_is_allowed() -> None:
     assert decide(Signals(battery=0.1, charging=False), GENEROUS).state == "paused"
+
+
+def test_a_frozen_tab_stops_even_where_hidden_tabs_may_work() -> None:
+    assert not decide(Signals(hidden=True, frozen=True), GENEROUS).keeps_work
 
 
 def test_a_busy_device_gets_half_the_work_and_goes_on_with_what_it_has() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from browser_node import protocol as p
+from browser_node.runtimes.isolation import Bounds
 from tests.browser_node.frames import NODE_FRAMES, ORCHESTRATOR_FRAMES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/protocol.md").read_text()
@@ -65,6 +66,9 @@ def test_the_numbers_on_the_page_are_those_of_the_code() -> None:
         f"at most {p.MAX_FRAME_BYTES_BEFORE_WELCOME >> 10} KiB",
         f"up to {p.MAX_INPUT_CHARS:,}".replace(",", " "),
         f"`{p.HANDED_BACK}`",
+        f"`{p.CRASHED_IN_ISOLATION}`",
+        f"`{p.TIMED_OUT_IN_ISOLATION}` ({Bounds().wall_s:.0f} seconds",
+        f"`{p.OUT_OF_MEMORY_IN_ISOLATION}` ({Bounds().memory_bytes >> 20} MiB",
     ):
         assert number in PAGE, number
 

@@ -218,7 +218,13 @@ def test_failures_count_until_a_connection_has_served_for_a_while() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [p.CloseCode.BAD_VERSION, p.CloseCode.BAD_ORIGIN, p.CloseCode.WRONG_ANSWERS]
+    "code",
+    [
+        p.CloseCode.BAD_VERSION,
+        p.CloseCode.BAD_ORIGIN,
+        p.CloseCode.WRONG_ANSWERS,
+        p.CloseCode.BANNED,
+    ],
 )
 def test_a_node_that_is_not_wanted_stays_away_and_says_why(code: p.CloseCode) -> None:
     (effect,) = feed(serving(), ev.Closed(code, ""))

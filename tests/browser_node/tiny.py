@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from browser_node.runtimes.clock import LoopClock
 from browser_node.runtimes.disk import DiskFiles
 from browser_node.runtimes.driver import Driver
 from browser_node.runtimes.native_net import FileKeys, WebNetwork, get, in_thread
+from browser_node.runtimes.seams import Isolation
 from browser_node.runtimes.status import Status
 from browser_node.runtimes.store import Store
 from browser_node.session import Identity
@@ -54,14 +55,19 @@ WORDPIECE = json.dumps(
 ).encode()
 # Three parts: enough to break off a download in the middle.
 BACKBONE = random.Random(5).randbytes(2 * PART_BYTES + 1000)
+OTHER_BACKBONE = b"another backbone"
 
 
-def build(build_dir: Path, *names: str) -> Path:
-    """Write embedding models called ``names``, which share their files, as `wasm_build` does."""
-    rows = []
+def build(build_dir: Path, *names: str, backbone: bytes = BACKBONE) -> Path:
+    """Write embedding models called ``names``, which share their files, as `wasm_build` does.
+
+    Models of earlier calls stay beside them.
+    """
+    index = build_dir / "index.json"
+    rows = json.loads(index.read_bytes())["models"] if index.exists() else []
     for name in names:
         files = []
-        for path, content in {"model.onnx": BACKBONE, "wordpiece.json": WORDPIECE}.items():
+        for path, content in {"model.onnx": backbone, "wordpiece.json": WORDPIECE}.items():
             file, pieces = cut(content, path)
             files.append(file)
             for part, piece in zip(file.parts, pieces, strict=True):
@@ -71,7 +77,7 @@ def build(build_dir: Path, *names: str) -> Path:
         digest = digest_of(manifest_json)
         _write(build_dir / "models" / "manifests" / f"{digest}.json", manifest_json)
         rows.append({"id": name, "digest": digest})
-    _write(build_dir / "index.json", json.dumps({"models": rows}).encode())
+    _write(index, json.dumps({"models": rows}).encode())
     return build_dir
 
 
@@ -87,21 +93,38 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class ArithmeticOnnx:
-    """Opens the tiny backbone, if its bytes are right; ``meanwhile`` runs within each batch."""
+    """Opens the tiny backbones, if their bytes are right; ``meanwhile`` runs within each batch.
+
+    Of the other backbone each run waits for ``pace``, and its opening for ``may_open``.
+    """
 
     def __init__(self, store: Store[bytes], meanwhile: Callable[[], None] | None = None) -> None:
         self.opened: list[ArithmeticEncoder] = []
+        self.released: list[Encoder | Head] = []
+        self.opening: asyncio.Queue[str] = asyncio.Queue()
+        self.may_open = asyncio.Event()
+        self.may_open.set()
+        self.pace: Callable[[], Awaitable[None]] | None = None
         self._store = store
         self._meanwhile = meanwhile
 
     async def encoder(self, file: ModelFile) -> Encoder:
-        if await self._store.read(file) != BACKBONE:
+        content = await self._store.read(file)
+        if content not in (BACKBONE, OTHER_BACKBONE):
             raise ManifestError("these are not the backbone's bytes")
-        self.opened.append(ArithmeticEncoder(meanwhile=self._meanwhile))
+        self.opening.put_nowait(file.sha256)
+        encoder = ArithmeticEncoder(meanwhile=self._meanwhile)
+        if content == OTHER_BACKBONE:
+            await self.may_open.wait()
+            encoder.pace = self.pace
+        self.opened.append(encoder)
         return self.opened[-1]
 
     async def head(self, file: ModelFile) -> Head:
         raise NotImplementedError("embedding models have no head")
+
+    async def release(self, session: Encoder | Head) -> None:
+        self.released.append(session)
 
 
 class RecordingClock(LoopClock):
@@ -141,6 +164,7 @@ async def tiny_node(
     clock: LoopClock | None = None,
     meanwhile: Callable[[], None] | None = None,
     on_status: Callable[[Status], None] | None = None,
+    isolation: Isolation | None = None,
 ) -> AsyncIterator[TinyNode]:
     """Run a driver against ``server``; leaving stops it and checks that it ended in order."""
     network = WebNetwork(server.url)
@@ -172,6 +196,7 @@ async def tiny_node(
         on_status=on_status or statuses.append,
         log=lambda event, **fields: log.put_nowait(event),
         backoff=Backoff(base_s=0.01, cap_s=0.05),
+        isolation=isolation,
     )
     task = asyncio.create_task(driver.run())
     node = TinyNode(driver, onnx, task, statuses, log)

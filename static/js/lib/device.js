@@ -58,7 +58,7 @@ export const deviceFacts = () => ({
  */
 export function watchSignals(changed) {
   /** @type {Signals} */
-  const now = { hidden: document.hidden, battery: null, charging: null, saveData: savesData(), pressure: null };
+  const now = { hidden: document.hidden, frozen: false, battery: null, charging: null, saveData: savesData(), pressure: null };
   const stops = /** @type {(() => void)[]} */ ([]);
   let stopped = false;
 
@@ -74,6 +74,8 @@ export function watchSignals(changed) {
   };
 
   listen(document, 'visibilitychange', () => note({ hidden: document.hidden }));
+  listen(document, 'freeze', () => note({ frozen: true }));
+  listen(document, 'resume', () => note({ frozen: false }));
   listen(connection(), 'change', () => note({ saveData: savesData() }));
   watchBattery(note, listen);
   stops.push(watchPressure(note));
