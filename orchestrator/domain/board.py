@@ -1,30 +1,95 @@
-"""The scheduler's books: nodes, jobs, attempts, who is ready for what, and the timers.
+"""The scheduler's books: nodes, jobs, attempts, indexes, timers, and the effects being gathered.
 
-Only bookkeeping lives here, so that a slot is taken and given back in one place each.
+Only bookkeeping lives here, so that a slot is taken and given back in one place each, and a job has
+one place where it begins, one where it is delivered and one where it fails.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from browser_node.protocol import AttemptId, ModelDigest, NodeId
-from orchestrator.domain.model import Attempt, Job, JobId, Node, Speed
+from browser_node.protocol import Answer, AttemptId, JobItem, ModelDigest, NodeId, Task
+from orchestrator.domain import effects as fx
+from orchestrator.domain.decisions import Decision, Decisions, Placed
+from orchestrator.domain.index import Index
+from orchestrator.domain.leases import MAX_LEASE_S, Leases, set_speed
+from orchestrator.domain.model import (
+    Answered,
+    Attempt,
+    FailureCode,
+    Job,
+    JobFailure,
+    JobId,
+    ModelSpec,
+    Node,
+    ProjectId,
+    Purpose,
+    Speed,
+    Subject,
+)
+from orchestrator.domain.queues import Queues
+from orchestrator.domain.trust import Identity, Standing
 
-MIN_TOKENS_PER_S = 1.0
+# A process of its own takes up to 30 s to start and has 10 s for the job; others may be before it.
+ISOLATED_LEASE_S = 60.0
+NEWCOMER_LEASE_S = 10.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start of the process. ``*_tokens`` are what extra work cost."""
+
+    answered_edge: int = 0
+    answered_cloud: int = 0
+    rerouted: int = 0
+    failed: int = 0
+    late_results: int = 0
+    hedged: int = 0
+    audits: int = 0
+    replays: int = 0
+    trials: int = 0
+    disagreed: int = 0
+    audits_dropped: int = 0
+    edge_tokens: int = 0
+    cloud_tokens: int = 0
+    hedge_tokens: int = 0
+    audit_tokens: int = 0
+    replay_tokens: int = 0
+    trial_tokens: int = 0
+    purposes: dict[str, int] = field(default_factory=dict)
 
 
 class Board:
     """Mutable state with the invariants that belong to it: indexes always match the nodes."""
 
-    def __init__(self, digests: Iterable[ModelDigest]) -> None:
+    def __init__(
+        self,
+        models: Mapping[ModelDigest, ModelSpec],
+        *,
+        new_attempt_id: Callable[[], AttemptId],
+        leases: Leases,
+    ) -> None:
+        self.models = models
+        self.leases = leases
         self.nodes: dict[NodeId, Node] = {}
         self.workers: dict[NodeId, Node] = {}
+        self.sessions: dict[Identity, list[Node]] = {}
         self.jobs: dict[JobId, Job] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
-        self.ready: dict[ModelDigest, list[NodeId]] = {digest: [] for digest in digests}
-        self._timers: list[tuple[float, int, AttemptId | JobId]] = []
+        self.index = Index(models)
+        self.queues = Queues()
+        self.decisions = Decisions()
+        self.counters = Counters()
+        self.effects: list[fx.Effect] = []
+        # Attempts of newcomers on customers' texts, by network.
+        self._shown: dict[str, set[AttemptId]] = {}
+        self._outbox: dict[NodeId, list[JobItem]] = {}
+        self._new_attempt_id = new_attempt_id
+        self._timers: list[tuple[float, int, str]] = []
         self._timer_ids = itertools.count()
 
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────
@@ -33,72 +98,299 @@ class Board:
         self.nodes[node.node_id] = node
         if node.trusted:
             self.workers[node.node_id] = node
+        else:
+            self.index.join(node)
+            self.sessions.setdefault(node.standing.identity, []).append(node)
 
     def remove_node(self, node_id: NodeId) -> Node | None:
         node = self.nodes.pop(node_id, None)
-        if node is not None:
-            self.workers.pop(node_id, None)
-            for digest in list(node.speeds):
-                self.lose_model(node, digest)
+        if node is None:
+            return None
+        self._outbox.pop(node_id, None)
+        if node.trusted:
+            del self.workers[node_id]
+        else:
+            self.index.leave(node)
+            identity = node.standing.identity
+            # By identity of the object: structs compare by value.
+            self.sessions[identity] = [n for n in self.sessions[identity] if n is not node]
+            if not self.sessions[identity]:
+                del self.sessions[identity]
         return node
 
-    def gain_model(self, node: Node, digest: ModelDigest, tokens_per_s: float) -> None:
-        node.loading.discard(digest)
-        node.lost.discard(digest)
-        if digest not in node.speeds and not node.trusted:
-            self.ready[digest].append(node.node_id)
-        node.speeds[digest] = Speed(max(tokens_per_s, MIN_TOKENS_PER_S))
+    def nodes_of(self, standing: Standing) -> list[Node]:
+        """Return the connected nodes of an identity and runtime class: they share its record."""
+        sessions = self.sessions.get(standing.identity, ())
+        return [node for node in sessions if node.standing is standing]
 
-    def lose_model(self, node: Node, digest: ModelDigest) -> None:
-        node.loading.discard(digest)
-        node.lost.add(digest)
-        if node.speeds.pop(digest, None) is not None and not node.trusted:
-            self.ready[digest].remove(node.node_id)
+    def loading(self, node: Node, digest: ModelDigest, *, now: float, begun: bool = True) -> None:
+        """The node was told to load a model; ``begun`` once it has what it needs to start."""
+        if digest not in node.loading:
+            node.loading = (*node.loading, digest)
+            node.load_began_at = now
+        if begun and not node.trusted:
+            self.index.fleets[digest].loading[node.node_id] = node
+
+    def _loaded(self, node: Node, digest: ModelDigest) -> None:
+        node.loading = tuple(other for other in node.loading if other != digest)
+        self.index.fleets[digest].loading.pop(node.node_id, None)
+
+    def gain_model(self, node: Node, digest: ModelDigest, tokens_per_s: float, now: float) -> None:
+        self._loaded(node, digest)
+        node.lost = tuple(other for other in node.lost if other != digest)
+        set_speed(node.speeds.setdefault(digest, Speed(tokens_per_s)), tokens_per_s)
+        if not node.trusted:
+            self.index.host(node, digest)
+        self.changed(node, now)
+
+    def lose_model(self, node: Node, digest: ModelDigest, *, unloaded: bool = False) -> None:
+        self._loaded(node, digest)
+        if not unloaded and digest not in node.lost:
+            node.lost = (*node.lost, digest)
+        if digest in node.speeds:
+            if not node.trusted:
+                self.index.drop(node, digest)
+            del node.speeds[digest]
+
+    def changed(self, node: Node, now: float) -> None:
+        """Something about ``node`` is different: put it into the group it belongs to now."""
+        if not node.trusted:
+            self.index.update(node, now=now)
 
     # ── attempts ─────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, job: Job, node: Node, attempt: Attempt) -> None:
-        """Give ``attempt`` one of the node's slots."""
+    def start(
+        self,
+        node: Node,
+        decision: Decision,
+        *,
+        digest: ModelDigest,
+        task: Task,
+        tokens: int,
+        now: float,
+        purpose: Purpose,
+        job: Job | None = None,
+        alone: bool = False,
+        known: Answer | None = None,
+        claimed: Answer | None = None,
+        subject: Subject | None = None,
+        real: bool = False,
+        project_id: ProjectId | None = None,
+    ) -> Attempt:
+        """Give a new attempt one of the node's slots and queue it for sending."""
+        isolated = alone and node.trusted
+        lease_s, hard_s, hedge_s = self.leases.size(node, digest, decision.finish_s)
+        if isolated:
+            lease_s = hard_s = ISOLATED_LEASE_S
+        elif node.level == "newcomer" and not node.trusted:
+            # Nobody waits for it, and it may be busy with measuring its next model.
+            lease_s, hard_s = max(lease_s, NEWCOMER_LEASE_S), MAX_LEASE_S
+        attempt = Attempt(
+            attempt_id=self._new_attempt_id(),
+            job_id=None if job is None else job.spec.job_id,
+            node_id=node.node_id,
+            digest=digest,
+            tokens=tokens,
+            started_at=now,
+            expected_s=decision.finish_s,
+            lease_at=now + lease_s,
+            hard_at=now + hard_s,
+            purpose=purpose,
+            task=task,
+            known=known,
+            claimed=claimed,
+            subject=subject,
+            real=real,
+            project_id=project_id,
+            alone=alone,
+        )
         # Counted before it is sent: a node that crashes on receipt must still use up a try.
-        job.attempts += 1
-        if not node.trusted:
-            job.edge_attempts += 1
-            job.tried.add(node.node_id)
-        job.running = attempt.attempt_id
+        if job is not None:
+            self.queues.remove(job, served=True)
+            job.attempts += 1
+            if node.trusted:
+                job.cloud_attempts += 1
+            else:
+                job.edge_attempts += 1
+                job.tried.append(node.node_id)
+                if node.level == "trusted" and self.workers:
+                    attempt.hedge_at = now + hedge_s
+            job.live.append(attempt.attempt_id)
+            self._note(attempt, job, decision, now)
+        self._count(attempt)
+        if node.network and node.level == "newcomer" and (job is not None or real):
+            self._shown.setdefault(node.network, set()).add(attempt.attempt_id)
         self.attempts[attempt.attempt_id] = attempt
         node.attempts[attempt.attempt_id] = attempt
-        node.outstanding_tokens += attempt.tokens
-        self.arm(attempt.lease_at, attempt.attempt_id)
+        node.outstanding_tokens += tokens
+        node.alone = alone and not node.trusted
+        self.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
+        self.changed(node, now)
+        item = JobItem(
+            attempt_id=attempt.attempt_id,
+            digest=digest,
+            lease_s=hard_s,
+            tokens=tokens,
+            input=task.input,
+            params=task.params,
+            isolated=isolated,
+        )
+        self._outbox.setdefault(node.node_id, []).append(item)
+        return attempt
 
-    def release(self, attempt: Attempt) -> None:
-        """Give the slot back; the job is no longer running."""
-        self.attempts.pop(attempt.attempt_id, None)
+    def _note(self, attempt: Attempt, job: Job, decision: Decision, now: float) -> None:
+        spec = job.spec
+        attempt.placed = Placed(
+            now,
+            spec.job_id,
+            spec.project_id,
+            self.models[spec.digest].model_id,
+            spec.tokens,
+            attempt.purpose,
+            attempt.attempt_id,
+            now - job.submitted_at,
+            decision,
+        )
+        self.decisions.add(attempt.placed)
+
+    def _count(self, attempt: Attempt) -> None:
+        counters, purpose, tokens = self.counters, attempt.purpose, attempt.tokens
+        if purpose == "trial":
+            counters.trials += 1
+            counters.trial_tokens += tokens
+        elif purpose == "hedge":
+            counters.hedged += 1
+            counters.hedge_tokens += tokens
+        elif purpose == "audit":
+            counters.audits += 1
+            counters.audit_tokens += tokens
+        elif purpose == "replay":
+            counters.replays += 1
+            counters.replay_tokens += tokens
+
+    def release(self, attempt: Attempt, outcome: str, now: float, *, regroup: bool = True) -> None:
+        """Give the slot back; the attempt is over. Without ``regroup`` the caller sees to that."""
+        if self.attempts.pop(attempt.attempt_id, None) is None:
+            return
         node = self.nodes.get(attempt.node_id)
         if node is not None and node.attempts.pop(attempt.attempt_id, None) is not None:
             node.outstanding_tokens -= attempt.tokens
-        job = self.jobs.get(attempt.job_id)
-        if job is not None and job.running == attempt.attempt_id:
-            job.running = None
+            if attempt.alone:
+                node.alone = False
+            if regroup:
+                self.changed(node, now)
+        if attempt.job_id is not None:
+            job = self.jobs.get(attempt.job_id)
+            if job is not None and attempt.attempt_id in job.live:
+                job.live.remove(attempt.attempt_id)
+        if attempt.placed is not None:
+            attempt.placed.outcome = outcome
+            attempt.placed.took_s = now - attempt.started_at
+
+    def cancel(self, attempt: Attempt, now: float, outcome: str = "cancelled") -> None:
+        """Take an attempt back from its node."""
+        self.release(attempt, outcome, now)
+        unsent = self._outbox.get(attempt.node_id, [])
+        kept = [item for item in unsent if item.attempt_id != attempt.attempt_id]
+        if len(kept) < len(unsent):
+            self._outbox[attempt.node_id] = kept
+        elif attempt.node_id in self.nodes:
+            self.effects.append(fx.SendCancel(attempt.node_id, (attempt.attempt_id,)))
+
+    def full_networks(self, most: int) -> tuple[str, ...]:
+        """Return the networks whose newcomers have ``most`` customers' texts in hand."""
+        for network in list(self._shown):
+            self._shown[network] &= self.attempts.keys()
+            if not self._shown[network]:
+                del self._shown[network]
+        return tuple(network for network, ids in self._shown.items() if len(ids) >= most)
+
+    # ── jobs ─────────────────────────────────────────────────────────────────────────────────────
+
+    def deliver(self, job: Job, node: Node, answer: Answer, compute_s: float, now: float) -> None:
+        """Answer ``job``; whatever else runs for it is up to the caller."""
+        self._forget(job)
+        if node.trusted:
+            self.counters.answered_cloud += 1
+            self.counters.cloud_tokens += job.spec.tokens
+        else:
+            self.counters.answered_edge += 1
+            self.counters.edge_tokens += job.spec.tokens
+        self.effects.append(
+            fx.Deliver(
+                Answered(
+                    job_id=job.spec.job_id,
+                    output=answer.output,
+                    place="cloud" if node.trusted else "edge",
+                    node_id=node.node_id,
+                    attempts=job.attempts,
+                    compute_s=compute_s,
+                )
+            )
+        )
+
+    def fail(
+        self,
+        job: Job,
+        code: FailureCode,
+        message: str,
+        now: float,
+        *,
+        retry_after_s: float | None = None,
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        self.withdraw(job, now)
+        self.counters.failed += 1
+        failure = JobFailure(job.spec.job_id, code, message, retry_after_s, skipped)
+        self.effects.append(fx.Fail(failure))
+
+    def withdraw(self, job: Job, now: float) -> None:
+        """Forget ``job`` and tell the nodes that hold it."""
+        self._forget(job)
+        for attempt_id in list(job.live):
+            self.cancel(self.attempts[attempt_id], now)
+        job.live.clear()
+
+    def _forget(self, job: Job) -> None:
+        self.jobs.pop(job.spec.job_id, None)
+        self.queues.remove(job)
 
     # ── timers ───────────────────────────────────────────────────────────────────────────────────
 
-    def arm(self, at: float, what: AttemptId | JobId) -> None:
-        """Have ``what`` looked at when monotonic time reaches ``at``."""
-        heapq.heappush(self._timers, (at, next(self._timer_ids), what))
+    def arm(self, at: float, what: str) -> None:
+        """Have an attempt, job or node looked at when monotonic time reaches ``at``."""
+        if at < math.inf:
+            heapq.heappush(self._timers, (at, next(self._timer_ids), what))
 
     def next_timer(self) -> float | None:
-        while self._timers and not self._is_live(self._timers[0][2]):
+        while self._timers and self._find(self._timers[0][2]) is None:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def due(self, now: float) -> Attempt | Job | None:
-        """Return one attempt or job whose timer has run out, or None."""
+    def is_due(self, now: float) -> bool:
+        """Whether some timer has run out, its object there or not: most times it has not."""
+        return bool(self._timers) and self._timers[0][0] <= now
+
+    def due(self, now: float) -> Attempt | Job | Node | None:
+        """Return one attempt, job or node whose timer has run out, or None."""
         while self._timers and self._timers[0][0] <= now:
-            _, _, what = heapq.heappop(self._timers)
-            found = self.attempts.get(AttemptId(what)) or self.jobs.get(JobId(what))
+            found = self._find(heapq.heappop(self._timers)[2])
             if found is not None:
                 return found
         return None
 
-    def _is_live(self, what: AttemptId | JobId) -> bool:
-        return what in self.attempts or what in self.jobs
+    def _find(self, what: str) -> Attempt | Job | Node | None:
+        return (
+            self.attempts.get(AttemptId(what))
+            or self.jobs.get(JobId(what))
+            or self.nodes.get(NodeId(what))
+        )
+
+    def flush(self) -> list[fx.Effect]:
+        """Return what is to be done, jobs last and in one frame a node."""
+        effects, self.effects = self.effects, []
+        if self._outbox:
+            outbox: Iterable[tuple[NodeId, list[JobItem]]] = self._outbox.items()
+            effects.extend(fx.SendJobs(node_id, tuple(items)) for node_id, items in outbox if items)
+            self._outbox = {}
+        return effects

@@ -6,8 +6,17 @@ from typing import Literal
 
 import msgspec
 
-from browser_node.protocol import AttemptId, CloseCode, JobItem, NodeId
-from orchestrator.domain.model import Answered, JobFailure, JobId
+from browser_node.protocol import (
+    Answer,
+    AttemptId,
+    CloseCode,
+    JobItem,
+    ModelDigest,
+    NodeId,
+    Task,
+)
+from orchestrator.domain.model import Answered, Cause, CheckId, JobFailure, JobId
+from orchestrator.domain.trust import Identity, Level, RuntimeClass, Standing
 
 
 class SendJobs(msgspec.Struct, frozen=True):
@@ -46,7 +55,81 @@ class Rerouted(msgspec.Struct, frozen=True):
 
     job_id: JobId
     node_id: NodeId
-    cause: Literal["closed", "silence", "lease", "failed", "handed_back"]
+    cause: Cause
 
 
-Effect = SendJobs | SendCancel | SendPing | CloseNode | Deliver | Fail | Rerouted
+class LoadModel(msgspec.Struct, frozen=True):
+    """The node is to download, calibrate and hold the model (`NodeSession.load`)."""
+
+    node_id: NodeId
+    digest: ModelDigest
+
+
+class UnloadModel(msgspec.Struct, frozen=True):
+    node_id: NodeId
+    digest: ModelDigest
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """A sentence for the person at the node."""
+
+    node_id: NodeId
+    text: str
+
+
+class RecallStanding(msgspec.Struct, frozen=True):
+    """Look up what is known of an identity and say it with `events.StandingRecalled`."""
+
+    identity: Identity
+    runtime: RuntimeClass
+
+
+class Compare(msgspec.Struct, frozen=True):
+    """Hold ``answer`` against ``trusted`` and say with `events.Judged` whether they agree."""
+
+    check_id: CheckId
+    digest: ModelDigest
+    task: Task
+    trusted: Answer
+    answer: Answer
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One disagreement, as an operator may see it: neither prompt nor answer."""
+
+    node_id: NodeId
+    model_id: str
+    kind: Literal["audit", "replay", "pair"]
+    min_cosine: float
+    reason: str
+
+
+class StandingChanged(msgspec.Struct, frozen=True):
+    """The record of an identity is now ``standing`` (a copy), to be kept.
+
+    ``evidence`` comes with a disagreement; ``before`` and ``after`` are its levels,
+    ``node_id`` one of its nodes that is here.
+    """
+
+    standing: Standing
+    before: Level
+    after: Level
+    evidence: Evidence | None = None
+    node_id: NodeId | None = None
+
+
+Effect = (
+    SendJobs
+    | SendCancel
+    | SendPing
+    | CloseNode
+    | Deliver
+    | Fail
+    | Rerouted
+    | LoadModel
+    | UnloadModel
+    | Tell
+    | RecallStanding
+    | Compare
+    | StandingChanged
+)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from browser_node.protocol import AttemptId, Blame, ModelDigest, NodeId, NodeState
-from orchestrator.domain.model import JobId, NewJob
+from orchestrator.domain.model import CheckId, JobId, NewJob
+from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 
 
 class JobsSubmitted(msgspec.Struct, frozen=True):
@@ -19,11 +22,31 @@ class JobsCancelled(msgspec.Struct, frozen=True):
 
 
 class NodeJoined(msgspec.Struct, frozen=True):
-    """``trusted`` is true for the CPU worker only, as the transport authenticated it."""
+    """A node was welcomed. ``trusted`` is true for the CPU worker only, as its socket proves.
+
+    ``network`` is a salted hash of the network it comes from (never an address), ``region`` its
+    continent or continent and country ("EU", "EU-DE"; empty if unknown), ``distance_km`` how far
+    from this server its 1° cell is. ``data_saver``: it should download no model unasked.
+    """
 
     node_id: NodeId
     trusted: bool
     memory_mb: int | None = None
+    identity: Identity = Identity("")
+    runtime: RuntimeClass = RuntimeClass("")
+    network: str = ""
+    region: str = ""
+    distance_km: float | None = None
+    cached: tuple[ModelDigest, ...] = ()
+    data_saver: bool = False
+
+
+class StandingRecalled(msgspec.Struct, frozen=True):
+    """What the records say of an identity (None: never seen); answers `effects.RecallStanding`."""
+
+    identity: Identity
+    runtime: RuntimeClass
+    standing: Standing | None
 
 
 class NodeLeft(msgspec.Struct, frozen=True):
@@ -64,11 +87,17 @@ class CapacityChanged(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """One result of a node, already checked for shape."""
+    """One result of a node, already checked for shape.
+
+    ``trait`` stands for what a lazy liar would repeat (an answer's label, a vector): equal traits
+    of unequal inputs are suspicious.
+    """
 
     attempt_id: AttemptId
     output: bytes
     compute_s: float
+    evidence: bytes = b""
+    trait: int = 0
 
 
 class AttemptsFinished(msgspec.Struct, frozen=True):
@@ -84,6 +113,35 @@ class AttemptFailed(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """The outcome of an `effects.Compare`; ``undecided`` when judging failed: nobody's fault."""
+
+    check_id: CheckId
+    agrees: bool
+    min_cosine: float = 1.0
+    reason: str = ""
+    undecided: bool = False
+
+
+class NodeOrdered(msgspec.Struct, frozen=True):
+    """An operator takes a node out of service (``drain``) or back in (``resume``)."""
+
+    node_id: NodeId
+    order: Literal["drain", "resume"]
+
+
+class StandingOrdered(msgspec.Struct, frozen=True):
+    """An operator's word on an identity; ``standing`` is its record if no node of it is here.
+
+    ``quarantine``: no work; ``ban``: refused at the door; ``release``: undoes both.
+    """
+
+    identity: Identity
+    runtime: RuntimeClass
+    order: Literal["quarantine", "ban", "release"]
+    standing: Standing | None = None
+
+
 class WorkerExpected(msgspec.Struct, frozen=True):
     """Whether a CPU worker is being started or restarted: then jobs wait instead of failing."""
 
@@ -94,6 +152,15 @@ class DrainStarted(msgspec.Struct, frozen=True):
     """The orchestrator is going down: nothing new is accepted, what is held is finished."""
 
 
+class Overslept(msgspec.Struct, frozen=True):
+    """This process did not run for ``late_s`` seconds (suspended, stopped, starved).
+
+    Comes before whatever happened meanwhile: nobody is to be blamed for time that we missed.
+    """
+
+    late_s: float
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed: leases, deadlines, silences and probes that are due are dealt with."""
 
@@ -102,6 +169,7 @@ Event = (
     JobsSubmitted
     | JobsCancelled
     | NodeJoined
+    | StandingRecalled
     | NodeLeft
     | NodeHeard
     | ModelLoading
@@ -110,7 +178,11 @@ Event = (
     | CapacityChanged
     | AttemptsFinished
     | AttemptFailed
+    | Judged
+    | NodeOrdered
+    | StandingOrdered
     | WorkerExpected
     | DrainStarted
+    | Overslept
     | Tick
 )

@@ -7,14 +7,17 @@ Nothing here identifies a volunteer: no address, no key, no prompt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from browser_node.protocol import NodeState
+from orchestrator.domain.trust import Level
 
 NodeKind = Literal["browser", "native", "cpu"]
-EventKind = Literal["joined", "left", "rerouted", "failed", "quarantined", "worker"]
+NodeRowState = NodeState | Literal["loading"]
+EventKind = Literal["joined", "left", "rerouted", "failed", "trusted", "quarantined", "worker"]
 WorkerState = Literal["off", "starting", "ready", "restarting"]
 
 
@@ -29,7 +32,7 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: NodeKind
     backend: str
-    state: NodeState | Literal["loading"]
+    state: NodeRowState
     reason: str = ""
     models: tuple[str, ...] = ()
     tokens_per_s: float | None = None
@@ -41,6 +44,12 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     reroutes: int = 0
     connected_s: float = 0.0
     agent: str = ""
+    region: str = ""
+    level: Level = "newcomer"
+    identity: str = ""
+    runtime: str = ""
+    agreed: int = 0
+    disagreed: int = 0
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +71,35 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None = None
     p95_ms: float | None = None
     cpu_worker: WorkerState = "off"
+    hedged: int = 0
+    audited: int = 0
+    disagreed: int = 0
+    dropped: int = 0
+    late: int = 0
+    newcomers: int = 0
+    quarantined: int = 0
+
+
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one model is: nodes that are ready for it and why the others are not or cannot take
+    more (``groups``), what is asked of it and what its nodes could do (tokens per second)."""
+
+    id: str
+    ready: int = 0
+    loading: int = 0
+    queued: int = 0
+    demand_tokens_per_s: float = 0.0
+    supply_tokens_per_s: float = 0.0
+    groups: Mapping[str, int] = msgspec.field(default_factory=dict)
+
+
+class ProjectRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one project has waiting and running."""
+
+    id: str
+    queued: int = 0
+    running: int = 0
+    weight: float = 1.0
 
 
 class FleetEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +112,36 @@ class FleetEvent(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str | None = None
 
 
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one job went where it went (`orchestrator.domain.decisions`), for people.
+
+    ``job`` is the request's number and the job's place in it; ``node_id`` is None when nobody could
+    take it, and ``skipped`` then says why, by group of nodes. Terms are seconds and add up to
+    ``finish_s``, the expected time to the answer; ``took_s`` is the real one.
+    """
+
+    request_id: str
+    job: str
+    project_id: str
+    model: str
+    at: float
+    purpose: str
+    node_id: str | None
+    tokens: int
+    waited_s: float
+    rtt_s: float
+    backlog_s: float
+    service_s: float
+    cold_load_s: float
+    penalty_s: float
+    finish_s: float
+    soonest_s: float | None
+    considered: int
+    skipped: Mapping[str, int]
+    outcome: str
+    took_s: float | None
+
+
 class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The fleet at ``at``; ``events`` are the most recent ones, oldest first."""
 
@@ -81,3 +149,5 @@ class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals
     nodes: tuple[NodeRow, ...] = ()
     events: tuple[FleetEvent, ...] = ()
+    models: tuple[ModelRow, ...] = ()
+    projects: tuple[ProjectRow, ...] = ()

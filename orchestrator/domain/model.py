@@ -5,25 +5,48 @@ Times are monotonic seconds handed in by the caller; ``tokens`` are model tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Literal, NewType
+from typing import TYPE_CHECKING, Literal, NewType
 
 import msgspec
 
-from browser_node.protocol import (
-    AttemptId,
-    ModelDigest,
-    NodeId,
-    NodeState,
-)
+from browser_node.protocol import Answer, AttemptId, ModelDigest, NodeId, NodeState, Task
+from orchestrator.domain.trust import Level, Standing
+
+if TYPE_CHECKING:
+    from orchestrator.domain.decisions import Placed
 
 JobId = NewType("JobId", str)
 ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
+CheckId = NewType("CheckId", int)
+
+Cause = Literal["closed", "silence", "lease", "failed", "handed_back", "distrusted"]
+"""Why an attempt ended without an answer."""
 
 Place = Literal["edge", "cloud"]
-Placement = Literal["any", "cloud"]
+Placement = Literal["any", "trusted", "cloud"]
+Verify = Literal["adaptive", "always"]
+Priority = Literal["interactive", "batch"]
+Purpose = Literal["serve", "trial", "hedge", "audit", "replay"]
+"""Why an attempt runs: ``serve`` and ``hedge`` answers may be delivered at once, a ``trial``'s only
+when it was compared with another; ``audit`` repeats an answer on the CPU worker, ``replay`` puts a
+task to a node whose right answer is known. Nodes cannot tell one from another."""
 ParamValue = str | int | float | bool
+
+
+class Location(msgspec.Struct, frozen=True):
+    """Where a node roughly is: its 1° cell's region and distance from this server.
+
+    ``region`` is a continent, or a continent and country: "EU", "EU-DE"; empty if unknown.
+    """
+
+    region: str = ""
+    distance_km: float | None = None
+
+
+NOWHERE = Location()
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -35,6 +58,25 @@ class ModelSpec(msgspec.Struct, frozen=True):
     min_memory_mb: int
 
 
+class Rules(msgspec.Struct, frozen=True):
+    """What a project demands of placement.
+
+    ``verify`` always: no answer of one node alone. ``placement`` trusted: only nodes that audits
+    have shown to be honest. ``region``: a continent ("EU") or a country in one ("EU-DE"); empty is
+    anywhere. ``weight``: its share of a busy fleet against other projects. ``replays``: whether its
+    texts may be put to further nodes to learn whether those are honest.
+    """
+
+    verify: Verify = "adaptive"
+    placement: Placement = "any"
+    region: str = ""
+    weight: float = 1.0
+    replays: bool = True
+
+
+DEFAULT_RULES = Rules()
+
+
 class NewJob(msgspec.Struct, frozen=True):
     """A job as the API submits it. ``deadline_s`` counts from submission."""
 
@@ -44,8 +86,9 @@ class NewJob(msgspec.Struct, frozen=True):
     tokens: int
     project_id: ProjectId
     params: Mapping[str, ParamValue] = msgspec.field(default_factory=dict)
-    placement: Placement = "any"
+    rules: Rules = DEFAULT_RULES
     deadline_s: float = 30.0
+    priority: Priority = "interactive"
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -70,51 +113,116 @@ FailureCode = Literal[
 
 
 class JobFailure(msgspec.Struct, frozen=True):
-    """A job's one truthful error. ``message`` is a sentence for the customer."""
+    """A job's one truthful error. ``message`` is a sentence for the customer.
+
+    ``skipped`` counts, for want of a node, why each group of nodes was passed over.
+    """
 
     job_id: JobId
     code: FailureCode
     message: str
     retry_after_s: float | None = None
+    skipped: Mapping[str, int] | None = None
+
+
+class Subject(msgspec.Struct):
+    """Whom a comparison is about: an identity's record, and the session it answered in.
+
+    ``real``: the text was a customer's, and new to the node.
+    """
+
+    node_id: NodeId
+    standing: Standing
+    digest: ModelDigest
+    real: bool = True
+
+
+class Held(msgspec.Struct):
+    """A trial's answer that waits for another to be compared with."""
+
+    subject: Subject
+    answer: Answer
+    compute_s: float
 
 
 class Job(msgspec.Struct):
-    """A job the scheduler holds until it is answered or failed."""
+    """A job the scheduler holds until it is answered or failed.
+
+    ``live`` are its attempts under way; it waits in a queue exactly when ``waits_in`` is set, and
+    while neither holds, its answers are being compared (``judging``).
+    """
 
     spec: NewJob
     submitted_at: float
     deadline_at: float
     attempts: int = 0
     edge_attempts: int = 0
-    tried: set[NodeId] = msgspec.field(default_factory=set)
-    running: AttemptId | None = None
+    cloud_attempts: int = 0
+    tried: list[NodeId] = msgspec.field(default_factory=list)
+    live: list[AttemptId] = msgspec.field(default_factory=list)
+    waits_in: object | None = None
     cloud_only: bool = False
+    judging: bool = False
+    hedged: bool = False
+    deaths: int = 0
     accuser: NodeId | None = None  # a stranger that blamed the input; the CPU worker decides
+    held: list[Held] | None = None
+    ended: list[Attempt] | None = None
 
 
 class Attempt(msgspec.Struct):
-    """One placement of one job on one node."""
+    """One placement of one job on one node.
+
+    ``job_id`` is None where no customer waits for it (`Purpose`); ``known`` is then the right
+    answer to ``task``, or, of an audit, ``claimed`` what ``subject`` answered. ``hard_at`` is the
+    end that progress cannot extend.
+    """
 
     attempt_id: AttemptId
-    job_id: JobId
+    job_id: JobId | None
     node_id: NodeId
     digest: ModelDigest
     tokens: int
     started_at: float
     expected_s: float
     lease_at: float
+    hard_at: float
+    purpose: Purpose = "serve"
+    hedge_at: float = math.inf
+    overdue: bool = False  # it took twice as long as it should have, and has no hedge yet
+    task: Task | None = None
+    known: Answer | None = None
+    claimed: Answer | None = None
+    subject: Subject | None = None
+    real: bool = False
+    project_id: ProjectId | None = None  # of an audit whose text may be put to others
+    alone: bool = False
+    placed: Placed | None = None
 
 
 class Speed(msgspec.Struct):
     """Measured throughput of one model on one node and how well forecasts held.
 
+    ``tokens`` ÷ ``busy_s`` (EWMAs of what was answered at once, and of the time it took) is it.
     ``ratio`` and ``deviation`` are EWMAs of actual ÷ expected answer time: they size the leases.
+    ``elsewhen`` keeps the throughput of the node's other visibility states. The rest belongs to the
+    index and to the statistics of answers.
     """
 
     tokens_per_s: float
+    tokens: float = 0.0
+    busy_s: float = 0.0
     ratio: float = 1.0
     deviation: float = 0.5
     samples: int = 0
+    elsewhen: dict[NodeState, float] | None = None
+    group: str = ""
+    tier: str = ""
+    step: int = 0
+    supply: float = 0.0
+    trait: int = 0
+    asked: int = 0
+    repeats: int = 0
 
 
 class Node(msgspec.Struct):
@@ -125,19 +233,31 @@ class Node(msgspec.Struct):
     memory_mb: int | None
     joined_at: float
     last_frame_at: float
+    standing: Standing
+    level: Level = "newcomer"
+    recalled: bool = False
+    network: str = ""
+    region: str = ""
+    rtt_guess_s: float | None = None
+    data_saver: bool = False
     last_answer_at: float = 0.0
     state: NodeState = "active"
     reason: str = ""
     slots: int = 0
     rtt_s: float | None = None
     download_bytes_per_s: float = 2.5e6
-    loading: set[ModelDigest] = msgspec.field(default_factory=set)
-    lost: set[ModelDigest] = msgspec.field(default_factory=set)
+    cached: tuple[ModelDigest, ...] = ()
+    loading: tuple[ModelDigest, ...] = ()
+    load_began_at: float = 0.0
+    lost: tuple[ModelDigest, ...] = ()
     speeds: dict[ModelDigest, Speed] = msgspec.field(default_factory=dict)
     attempts: dict[AttemptId, Attempt] = msgspec.field(default_factory=dict)
     outstanding_tokens: int = 0
     stale: bool = False
+    probed_at: float = 0.0
     draining: bool = False
+    alone: bool = False
+    seen: frozenset[int] = frozenset()  # hashes of the known texts it was put
     consecutive_failures: int = 0
     retry_at: float = 0.0
     jobs_done: int = 0

@@ -12,6 +12,7 @@ scheduler, or the close that a breach of protocol calls for.
 from __future__ import annotations
 
 import math
+import zlib
 from array import array
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, assert_never
@@ -31,11 +32,15 @@ from browser_node.protocol import (
     Task,
 )
 from orchestrator.domain import events as ev
+from orchestrator.domain.model import NOWHERE, Location
 from orchestrator.domain.references import DRAW_SIZES, References
+from orchestrator.domain.trust import Identity, RuntimeClass
 
 # A pong that had to wait for a micro-batch says nothing about the network.
 IDLE_BUSY_S: Final = 0.005
 MAX_OUTPUT_CHARS: Final = 1 << 20
+# Sixteen options with names and values at their longest.
+_PARAMS_BYTES: Final = 24_000
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -61,10 +66,11 @@ Step = Reply | Notify | Close | ReferencesFilled
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """What a node gets when its hello is good."""
+    """What a node gets when its hello is good; ``identity`` is the hex SHA-256 of its key."""
 
     node_id: NodeId
     ticket: str
+    identity: Identity = Identity("")
 
 
 Admit = Callable[[p.Hello], Admission]
@@ -86,8 +92,13 @@ class NodeSession:
         models: Mapping[ModelDigest, Manifest],
         references: References,
         agree: Agree,
+        network: str = "",
+        location: Location = NOWHERE,
     ) -> None:
+        """``network`` is a salted hash of the peer's, ``location`` roughly where it is."""
         self._agree = agree
+        self._network = network
+        self._location = location
         self.trusted = trusted
         self.state: Literal["hello", "serving", "closed"] = "hello"
         self.node_id = NodeId("")
@@ -124,11 +135,26 @@ class NodeSession:
             del self._pings[next(iter(self._pings))]
         return p.Ping(n=self._ping_n)
 
-    def jobs(self, items: tuple[p.JobItem, ...]) -> p.Jobs:
-        """Return the frame that hands ``items`` to the node, and remember what each is for."""
+    def jobs(self, items: tuple[p.JobItem, ...]) -> list[p.Jobs]:
+        """Return the frames that hand ``items`` to the node, and remember what each is for."""
         for item in items:
             self._held[AttemptId(item.attempt_id)] = ModelDigest(item.digest)
-        return p.Jobs(items=items)
+        if len(items) == 1:
+            return [p.Jobs(items=items)]
+        frames: list[p.Jobs] = []
+        batch: list[p.JobItem] = []
+        size_bytes = 0
+        for item in items:
+            item_bytes = 512 + len(item.input) * 4  # UTF-8 at its longest
+            if item.params:
+                item_bytes += _PARAMS_BYTES
+            if (batch and size_bytes + item_bytes > p.MAX_FRAME_BYTES) or len(batch) == p.MAX_ITEMS:
+                frames.append(p.Jobs(items=tuple(batch)))
+                batch, size_bytes = [], 0
+            batch.append(item)
+            size_bytes += item_bytes
+        frames.append(p.Jobs(items=tuple(batch)))
+        return frames
 
     def cancel(self, attempt_ids: tuple[AttemptId, ...]) -> p.Cancel:
         """Return the frame that takes attempts back."""
@@ -141,7 +167,34 @@ class NodeSession:
         if self.state != "serving" or digest not in self._waiting:
             return []
         self._waiting.discard(digest)
-        return self._load(digest)
+        return self.load(digest)
+
+    def load(self, digest: ModelDigest) -> list[Step]:
+        """Have the node load a model, as soon as there is something to challenge it with."""
+        if self.state != "serving" or digest in self._challenges:
+            return []
+        manifest = self._models[digest]
+        if self.trusted:
+            tasks = self._references.pool(manifest.pipeline)
+            answers: tuple[Answer, ...] = ()
+        elif self._references.has(digest):
+            known = self._references.draw(digest, DRAW_SIZES[manifest.pipeline])
+            tasks = tuple(task for task, _ in known)
+            answers = tuple(answer for _, answer in known)
+        else:
+            self._waiting.add(digest)
+            return []
+        self._challenges[digest] = (tasks, answers)
+        return [
+            Reply(p.Load(recipe=recipe_of(manifest), challenge=tasks)),
+            Notify(ev.ModelLoading(self.node_id, digest)),
+        ]
+
+    def unload(self, digest: ModelDigest) -> list[Step]:
+        """Have the node forget a model."""
+        self._waiting.discard(digest)
+        self._challenges.pop(digest, None)
+        return [Reply(p.Unload(digest=digest))] if self.state == "serving" else []
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────
 
@@ -173,31 +226,24 @@ class NodeSession:
             ticket=admission.ticket,
             recipes=tuple(recipe_of(manifest) for _, manifest in models),
         )
-        steps: list[Step] = [
-            Reply(welcome),
-            Notify(ev.NodeJoined(self.node_id, self.trusted, memory_mb)),
-        ]
-        for digest, _ in models:
-            steps += self._load(digest)
-        return steps
-
-    def _load(self, digest: ModelDigest) -> list[Step]:
-        manifest = self._models[digest]
+        joined = ev.NodeJoined(
+            self.node_id,
+            self.trusted,
+            memory_mb,
+            identity=admission.identity,
+            runtime=RuntimeClass(f"{frame.runtime.kind}/{frame.runtime.backend}"),
+            network=self._network,
+            region=self._location.region,
+            distance_km=self._location.distance_km,
+            cached=tuple(ModelDigest(digest) for digest in frame.cached),
+            data_saver=frame.device.data_saver,
+        )
+        steps: list[Step] = [Reply(welcome), Notify(joined)]
         if self.trusted:
-            tasks = self._references.pool(manifest.pipeline)
-            answers: tuple[Answer, ...] = ()
-        elif self._references.has(digest):
-            known = self._references.draw(digest, DRAW_SIZES[manifest.pipeline])
-            tasks = tuple(task for task, _ in known)
-            answers = tuple(answer for _, answer in known)
-        else:
-            self._waiting.add(digest)
-            return []
-        self._challenges[digest] = (tasks, answers)
-        return [
-            Reply(p.Load(recipe=recipe_of(manifest), challenge=tasks)),
-            Notify(ev.ModelLoading(self.node_id, digest)),
-        ]
+            # The fallback holds everything; strangers are told what to load, and when.
+            for digest, _ in models:
+                steps += self.load(digest)
+        return steps
 
     def _receive_frame(self, frame: p.NodeFrame, now: float) -> list[Step]:
         if isinstance(frame, p.Results):
@@ -265,8 +311,11 @@ class NodeSession:
             attempt_id = AttemptId(item.attempt_id)
             digest = self._held.pop(attempt_id, None)
             # An attempt not held any more has no shape to check: the scheduler counts it as late.
-            if digest is None or well_formed(self._models[digest], item.output):
-                good.append(ev.Finished(attempt_id, item.output, item.compute_s))
+            trait = 0 if digest is None else trait_of(self._models[digest], item.output)
+            if trait is not None:
+                good.append(
+                    ev.Finished(attempt_id, item.output, item.compute_s, item.evidence, trait)
+                )
             else:
                 failed = ev.AttemptFailed(self.node_id, attempt_id, "node", "malformed_output")
                 steps.append(Notify(failed))
@@ -284,6 +333,8 @@ class NodeSession:
             return [Notify(event)]
         if frame.digest is None:
             raise ProtocolError("failed names neither an attempt nor a model")
+        if frame.digest not in self._models:
+            raise ProtocolError(f"failed names model {frame.digest[:12]}…, which is not known here")
         self._challenges.pop(ModelDigest(frame.digest), None)
         return [Notify(ev.ModelLost(self.node_id, ModelDigest(frame.digest)))]
 
@@ -300,20 +351,45 @@ def _tag(frame: p.NodeFrame) -> str:
 
 def well_formed(manifest: Manifest, output: bytes) -> bool:
     """Whether ``output`` has the shape of an answer of this model's pipeline."""
+    return trait_of(manifest, output) is not None
+
+
+def trait_of(manifest: Manifest, output: bytes) -> int | None:
+    """Return a number for what a lazy liar would repeat, or None for what is no answer at all.
+
+    Of a classification that is its first category, of everything else the whole output.
+    """
     match manifest.pipeline:
         case "embeddings":
             if len(output) != 4 * manifest.dimensions:
-                return False
+                return None
             # One infinity or NaN makes the sum one; 384 float32 cannot overflow it.
-            return math.isfinite(sum(array("f", output)))
+            return zlib.crc32(output) if math.isfinite(sum(array("f", output))) else None
         case "extractive-summary":
-            return _text(output) is not None
+            return None if _text(output) is None else zlib.crc32(output)
         case "iab-classification":
-            text = _text(output)
+            if _text(output) is None:
+                return None
             try:
-                return text is not None and isinstance(msgspec.json.decode(text), dict)
-            except (msgspec.DecodeError, RecursionError):
-                return False
+                found = msgspec.json.decode(output, type=_Categories)
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                return None
+            first = found.content.iab_2_2[:1] or found.content.iab_1_0[:1]
+            return zlib.crc32(f"{first[0].id} {first[0].code}".encode()) if first else 0
+
+
+class _Category(msgspec.Struct):
+    id: int | None = None
+    code: str = ""
+
+
+class _Content(msgspec.Struct):
+    iab_1_0: list[_Category] = []
+    iab_2_2: list[_Category] = []
+
+
+class _Categories(msgspec.Struct):
+    content: _Content = msgspec.field(default_factory=_Content)
 
 
 def _text(output: bytes) -> str | None:

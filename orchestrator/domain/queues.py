@@ -1,51 +1,222 @@
-"""Jobs that wait: for each model one queue for the edge and one for the CPU worker.
+"""Jobs that wait: for the edge and for the CPU worker, fair between projects.
 
-Entries are ids; one whose job has ended or moved on is a leftover that the reader passes over.
+There is one queue for each lane, model and demand on the nodes, so that a project whose region has
+nobody holds up no other. In a queue, interactive jobs go before batch jobs and projects share by
+weight: start-time fair queueing (Goyal, Vin, Cheng 1996), a job's cost being its tokens.
+
+    start = max(virtual time, the project's last finish);  finish = start + cost / weight
+
+The least start goes next, so nobody starves within a class. Batch jobs age: once one has waited
+`AGEING_S`, every tenth job is a batch job.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
 
 from browser_node.protocol import ModelDigest
-from orchestrator.domain.board import MIN_TOKENS_PER_S, Board
-from orchestrator.domain.model import Job, JobId
+from orchestrator.domain.model import Job, JobId, Priority, ProjectId, Verify
 
-# The head stands for the rest: summing ten thousand waiting jobs would cost more than it tells.
-_SAMPLE: Final = 16
+AGEING_S: Final = 10.0
+BATCH_TURN: Final = 10
+# What a job costs beside its tokens: a thousand one-word jobs are not free.
+_COST_TOKENS: Final = 8
+
+Lane = Literal["edge", "cloud"]
+
+
+class Key(NamedTuple):
+    """Jobs with the same key can run on the same nodes."""
+
+    lane: Lane
+    digest: ModelDigest
+    region: str
+    verify: Verify
+
+
+class _Entry:
+    """One waiting; ``job`` is None once it has left."""
+
+    __slots__ = ("job", "number", "queue", "since", "start")
+
+    def __init__(self, job: Job, queue: FairQueue, start: float, number: int, since: float) -> None:
+        self.job: Job | None = job
+        self.queue = queue
+        self.start = start
+        self.number = number
+        self.since = since
+
+    def __lt__(self, other: _Entry) -> bool:
+        return (self.start, self.number) < (other.start, other.number)
+
+
+class _Class:
+    """One priority class of one queue."""
+
+    __slots__ = ("finish", "heap", "size", "virtual")
+
+    def __init__(self) -> None:
+        self.heap: list[_Entry] = []
+        self.finish: dict[ProjectId, float] = {}
+        self.virtual = 0.0
+        self.size = 0
+
+    def head(self) -> _Entry | None:
+        while self.heap and self.heap[0].job is None:
+            heapq.heappop(self.heap)
+        if not self.heap:
+            # Nobody waits: the past says nothing about the next to come.
+            self.finish.clear()
+            return None
+        return self.heap[0]
+
+    def first(self, count: int) -> list[_Entry]:
+        """Return the next ``count`` entries, however many wait behind them."""
+        found: list[_Entry] = []
+        while self.heap and len(found) < count:
+            entry = heapq.heappop(self.heap)
+            if entry.job is not None:
+                found.append(entry)
+        for entry in found:
+            heapq.heappush(self.heap, entry)
+        return found
+
+
+class FairQueue:
+    __slots__ = ("classes", "interactive_in_a_row", "key", "tokens")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.classes: dict[Priority, _Class] = {"interactive": _Class(), "batch": _Class()}
+        self.interactive_in_a_row = 0
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return self.classes["interactive"].size + self.classes["batch"].size
+
+    def head(self, now: float) -> Job | None:
+        """Return whose turn it is, or None when nobody waits."""
+        interactive = self.classes["interactive"].head()
+        batch = self.classes["batch"].head()
+        if batch is not None and (
+            interactive is None
+            or (
+                self.interactive_in_a_row >= BATCH_TURN - 1
+                and now - batch.since >= AGEING_S
+                # A job that has lost an attempt has waited for its turn already.
+                and interactive.start >= 0
+            )
+        ):
+            return batch.job
+        return interactive.job if interactive is not None else None
+
+    def heads(self, now: float, count: int) -> Iterator[Job]:
+        """Yield the next ``count`` in turn, for when the first cannot be placed."""
+        first = self.head(now)
+        if first is None:
+            return
+        yield first
+        others = [entry for of in self.classes.values() for entry in of.first(count)]
+        jobs = (entry.job for entry in others)
+        yield from itertools.islice(
+            (job for job in jobs if job is not None and job is not first), count - 1
+        )
 
 
 class Queues:
-    def __init__(self, board: Board, digests: Iterable[ModelDigest]) -> None:
-        self._board = board
-        self.edge: dict[ModelDigest, deque[JobId]] = {digest: deque() for digest in digests}
-        self.cloud: dict[ModelDigest, deque[JobId]] = {digest: deque() for digest in self.edge}
+    """All queues; a job is in at most one, and knows its place there (``Job.waits_in``)."""
 
-    def for_edge(self, job: Job) -> None:
-        queue = self.edge[job.spec.digest]
-        # A job that has already lost an attempt goes before those that have not had one.
+    def __init__(self) -> None:
+        self.all: dict[Key, FairQueue] = {}
+        self.size = 0
+        self.lanes: dict[Lane, int] = {"edge": 0, "cloud": 0}
+        self.by_project: dict[ProjectId, int] = {}
+        self._numbers = itertools.count()
+
+    def push(self, lane: Lane, job: Job, now: float) -> None:
+        """Let ``job`` wait; one that has lost an attempt goes before those that had none."""
+        spec = job.spec
+        key = Key(lane, spec.digest, spec.rules.region, spec.rules.verify)
+        queue = self.all.get(key)
+        if queue is None:
+            queue = self.all[key] = FairQueue(key)
+        of = queue.classes[spec.priority]
         if job.attempts:
-            queue.appendleft(job.spec.job_id)
+            start = -1.0
         else:
-            queue.append(job.spec.job_id)
+            start = max(of.virtual, of.finish.get(spec.project_id, 0.0))
+            cost = (spec.tokens + _COST_TOKENS) / spec.rules.weight
+            of.finish[spec.project_id] = start + cost
+        entry = _Entry(job, queue, start, next(self._numbers), now)
+        heapq.heappush(of.heap, entry)
+        job.waits_in = entry
+        of.size += 1
+        queue.tokens += spec.tokens
+        self.size += 1
+        self.lanes[lane] += 1
+        self.by_project[spec.project_id] = self.by_project.get(spec.project_id, 0) + 1
 
-    def for_worker(self, job: Job) -> None:
-        self.cloud[job.spec.digest].append(job.spec.job_id)
+    def remove(self, job: Job, *, served: bool = False) -> None:
+        """Take ``job`` out, wherever it waits; ``served`` when its turn had come."""
+        entry = job.waits_in
+        if not isinstance(entry, _Entry):
+            return
+        job.waits_in = entry.job = None
+        spec, queue = job.spec, entry.queue
+        of = queue.classes[spec.priority]
+        of.size -= 1
+        queue.tokens -= spec.tokens
+        self.size -= 1
+        self.lanes[queue.key.lane] -= 1
+        self.by_project[spec.project_id] -= 1
+        if not self.by_project[spec.project_id]:
+            del self.by_project[spec.project_id]
+        if served:
+            of.virtual = max(of.virtual, entry.start)
+            batch = spec.priority == "batch"
+            queue.interactive_in_a_row = 0 if batch else queue.interactive_in_a_row + 1
+        if not len(queue):
+            del self.all[queue.key]
+        elif len(of.heap) > 2 * of.size + 64:
+            # Jobs that ended elsewhere leave their entries behind.
+            of.heap = [entry for entry in of.heap if entry.job is not None]
+            heapq.heapify(of.heap)
 
-    def edge_wait_s(self, digest: ModelDigest) -> float:
-        """Return how long the jobs queued for ``digest`` keep its ready nodes busy."""
-        queue = self.edge[digest]
-        head = [
-            job.spec.tokens
-            for job_id in itertools.islice(queue, _SAMPLE)
-            if (job := self._board.jobs.get(job_id)) is not None
-        ]
-        if not head:
-            return 0.0
-        tokens = sum(head) / len(head) * len(queue)
-        nodes = (self._board.nodes[node_id] for node_id in self._board.ready[digest])
-        speed = sum(n.speeds[digest].tokens_per_s for n in nodes if n.slots and not n.stale)
-        return tokens / max(speed, MIN_TOKENS_PER_S)
+    def ahead(self, lane: Lane, job: Job) -> bool:
+        """Whether others wait for what ``job`` would take."""
+        rules = job.spec.rules
+        return Key(lane, job.spec.digest, rules.region, rules.verify) in self.all
+
+    def waits(self, job: Job, lane: Lane) -> bool:
+        """Whether ``job`` is in a queue of that lane."""
+        return isinstance(job.waits_in, _Entry) and job.waits_in.queue.key.lane == lane
+
+    def tokens(self, lane: Lane) -> int:
+        """Return the tokens that wait in a lane."""
+        return sum(queue.tokens for key, queue in self.all.items() if key.lane == lane)
+
+    def waiting(self, lane: Lane) -> Iterator[FairQueue]:
+        """Yield the queues of a lane; they may change meanwhile."""
+        return iter([queue for key, queue in self.all.items() if key.lane == lane])
+
+    def edge_wait_s(self, digest: ModelDigest, supply_tokens_per_s: float) -> float:
+        """Return how long what waits for the edge keeps the nodes of a model busy."""
+        tokens = sum(
+            queue.tokens
+            for key, queue in self.all.items()
+            if key.lane == "edge" and key.digest == digest
+        )
+        return tokens / max(supply_tokens_per_s, 1.0) if tokens else 0.0
+
+    def ids(self) -> set[JobId]:
+        """Return every job that waits (for checks, not for the hot path)."""
+        return {
+            entry.job.spec.job_id
+            for queue in self.all.values()
+            for of in queue.classes.values()
+            for entry in of.heap
+            if entry.job is not None
+        }

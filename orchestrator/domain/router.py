@@ -3,120 +3,205 @@
     finish_s = rtt_s + backlog_tokens / tokens_per_s + job_tokens / tokens_per_s
              + cold_load_s + penalty_s
 
-The four documented signals are the four terms: proximity (round trip), load (backlog), capability
+The documented four signals are the four terms: proximity (round trip), load (backlog), capability
 (measured throughput) and model availability (load time where the model is not there yet). The CPU
 worker is not a candidate here: it is faster than any tab and next door, so it would win always; the
 scheduler turns to it when no tab can.
+
+The index hands over only nodes that have room, fastest first: the search looks at a few of each
+step and ends where even an idle node of the next could not be better.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
-
-import msgspec
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, Literal
 
 from browser_node.protocol import ModelDigest, NodeId
-from orchestrator.domain.model import Job, ModelSpec, Node
+from orchestrator.domain.decisions import Decision
+from orchestrator.domain.index import (
+    PENALTY_PER_FAILURE_S,
+    STANDARD_TOKENS,
+    WINDOW_S,
+    OpenSet,
+    floor_s,
+    rtt_s,
+)
+from orchestrator.domain.model import ModelSpec, Node
 
-# A node without a measured round trip is taken to be a continent away.
-UNKNOWN_RTT_S: Final = 0.15
-PENALTY_PER_FAILURE_S: Final = 0.5
-# Outstanding work per node: two micro-batches of 250 ms, so that one is computing while one waits.
-WINDOW_S: Final = 0.5
-# Beyond this many ready nodes a sample is as good as a scan (best of k choices).
-SAMPLE: Final = 48
+# Of each step so many are looked at, and so many in all (best of k choices): more cost time and
+# find nothing that is better by more than the forecast's error.
+PER_STEP: Final = 8
+SAMPLE: Final = 32
+# A node not heard for so long is asked before it gets work.
+STALE_S: Final = 60.0
 
-
-class Decision(msgspec.Struct, frozen=True):
-    """The chosen node, or why each other node was passed over.
-
-    ``soonest_s`` is the least expected finish time over nodes that could take the job once a slot
-    is free.
-    """
-
-    node_id: NodeId | None
-    finish_s: float
-    soonest_s: float | None
-    skipped: Mapping[str, int] = msgspec.field(default_factory=dict)
+Rule = Literal["finish", "least_loaded", "random"]
+"""How candidates are compared; all but the first exist to be measured against."""
 
 
 def finish_s(node: Node, *, digest: ModelDigest, tokens: int, cold_load_s: float = 0.0) -> float:
     """Return the expected seconds from now until ``node`` answers a job of ``tokens``."""
     speed = node.speeds[digest].tokens_per_s
-    rtt = UNKNOWN_RTT_S if node.rtt_s is None else node.rtt_s
-    backlog = node.outstanding_tokens / speed
     penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
-    return rtt + backlog + tokens / speed + cold_load_s + penalty
+    return rtt_s(node) + (node.outstanding_tokens + tokens) / speed + cold_load_s + penalty
 
 
 def cold_load_s(node: Node, model: ModelSpec) -> float:
     """Return the expected seconds until a node that lacks ``model`` could run it."""
+    if model.digest in node.cached:
+        return 1.0
     return model.size_bytes / node.download_bytes_per_s + 1.0
 
 
 def has_room(node: Node, *, digest: ModelDigest, tokens: int) -> bool:
     """Whether a slot is free and the node's outstanding tokens stay within its window."""
-    if node.slots_used >= node.slots:
+    if node.alone or len(node.attempts) >= node.slots:
         return False
+    if not node.outstanding_tokens:
+        return True
     window = node.speeds[digest].tokens_per_s * WINDOW_S
-    return node.outstanding_tokens == 0 or node.outstanding_tokens + tokens <= window
+    return node.outstanding_tokens + tokens <= window
 
 
-def exclusion(node: Node, job: Job, model: ModelSpec, *, now: float) -> str | None:
-    """Return why ``node`` must not get ``job`` at all, or None."""
-    if node.draining or node.state == "draining":
-        return "draining"
-    if node.stale:
-        return "silent"
-    if node.state in ("paused", "hidden") or node.slots == 0:
-        return node.state if node.state != "active" else "no_slots"
-    if node.node_id in job.tried:
-        return "already_tried"
-    if node.retry_at > now:
-        return "backing_off"
-    if node.memory_mb is not None and node.memory_mb < model.min_memory_mb:
-        return "no_memory"
-    return None
+def explain(
+    node: Node | None,
+    *,
+    digest: ModelDigest,
+    tokens: int,
+    considered: int,
+    skipped: Mapping[str, int],
+    soonest_s: float | None = None,
+    cold_s: float = 0.0,
+) -> Decision:
+    """Return the decision for ``node`` with every term of its expected finish time."""
+    if node is None:
+        return Decision(None, considered=considered, skipped=skipped, soonest_s=soonest_s)
+    speed = node.speeds.get(digest)
+    rate = speed.tokens_per_s if speed is not None else 1000.0
+    rtt, backlog, service = rtt_s(node), node.outstanding_tokens / rate, tokens / rate
+    penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
+    total = rtt + backlog + service + cold_s + penalty
+    return Decision(
+        node.node_id, rtt, backlog, service, cold_s, penalty, total, soonest_s, considered, skipped
+    )
+
+
+class Found:
+    """What a search saw: nodes compared, why others were not, and the soonest that lacks room."""
+
+    __slots__ = ("considered", "skipped", "soonest_s")
+
+    def __init__(self) -> None:
+        self.considered = 0
+        self.skipped: dict[str, int] = {}
+        self.soonest_s: float | None = None
+
+    def skip(self, reason: str) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+    def sooner(self, finish_s: float | None) -> None:
+        if finish_s is not None and (self.soonest_s is None or finish_s < self.soonest_s):
+            self.soonest_s = finish_s
 
 
 def choose(
-    job: Job,
-    model: ModelSpec,
-    candidates: Sequence[NodeId],
-    nodes: Mapping[NodeId, Node],
+    candidates: OpenSet,
     *,
+    digest: ModelDigest,
+    tokens: int,
+    tried: Collection[NodeId],
+    networks: Collection[str] = (),
     now: float,
     limit_s: float,
     rng: random.Random,
-) -> Decision:
-    """Choose the node with the least expected finish time within ``limit_s`` seconds from ``now``.
+    silent: list[Node],
+    rule: Rule = "finish",
+    geo: bool = True,
+    idle_only: bool = False,
+) -> tuple[Node | None, Found]:
+    """Return the best node within ``limit_s``, and what the search saw.
 
-    ``candidates`` are the nodes that have the model ready. Ties are broken by node id, so that a
-    decision can be replayed from the same state and seed.
+    Nodes in ``tried`` and of ``networks`` are passed over, as is, with ``idle_only``, every node
+    that has work. Nodes that have been silent for long are put into ``silent``: they are to be
+    probed before they are used.
     """
-    sample: Iterable[NodeId] = candidates
-    if len(candidates) > SAMPLE:
-        sample = rng.sample(candidates, SAMPLE)
-    best: tuple[float, NodeId] | None = None
-    soonest: float | None = None
-    skipped: dict[str, int] = {}
-    for node_id in sample:
-        node = nodes[node_id]
-        reason = exclusion(node, job, model, now=now)
-        if reason is None:
-            finish = finish_s(node, digest=model.digest, tokens=job.spec.tokens)
-            if soonest is None or finish < soonest:
-                soonest = finish
-            if not has_room(node, digest=model.digest, tokens=job.spec.tokens):
-                reason = "busy"
-            elif finish > limit_s:
-                reason = "too_slow"
-            elif best is None or (finish, node_id) < best:
-                best = (finish, node_id)
-        if reason is not None:
-            skipped[reason] = skipped.get(reason, 0) + 1
-    if best is None:
-        return Decision(None, 0.0, soonest, skipped)
-    return Decision(best[1], best[0], soonest, skipped)
+    best: Node | None = None
+    best_s = limit_s
+    best_cost = float("inf")
+    found = Found()
+    # A job shorter than the standard one may be done sooner than its step says.
+    shrink = min(1.0, tokens / STANDARD_TOKENS)
+    finishes = rule == "finish"
+    ordered = finishes and geo
+    steps = candidates.steps_in_use if ordered else range(1)
+    for step in steps:
+        if ordered and floor_s(step) * shrink >= best_s:
+            break
+        for node in _some(candidates.steps[step], rng) if ordered else _any(candidates, rng):
+            found.considered += 1
+            node_id = node.node_id
+            if node_id in tried or (networks and node.network in networks):
+                found.skip("already_tried")
+                continue
+            if now - node.last_frame_at > STALE_S:
+                silent.append(node)
+                found.skip("silent")
+                continue
+            speed = node.speeds[digest].tokens_per_s
+            outstanding = node.outstanding_tokens
+            finish = (outstanding + tokens) / speed
+            if geo:
+                finish += rtt_s(node)
+            if node.consecutive_failures:
+                finish += node.consecutive_failures * PENALTY_PER_FAILURE_S
+            if outstanding and (idle_only or outstanding + tokens > speed * WINDOW_S):
+                found.skip("busy")
+                found.sooner(finish)
+                continue
+            if finish > limit_s:
+                found.skip("too_slow")
+                continue
+            if finishes:
+                if best is None or finish < best_s or (finish == best_s and node_id < best.node_id):
+                    best, best_s = node, finish
+            else:
+                cost = rng.random() if rule == "random" else float(len(node.attempts))
+                if cost < best_cost:
+                    best, best_cost = node, cost
+        if found.considered >= SAMPLE:
+            break
+    return best, found
+
+
+def soonest_s(
+    busy: OpenSet, *, digest: ModelDigest, tokens: int, rng: random.Random
+) -> float | None:
+    """Return the least expected finish time over some of the nodes that will have room again."""
+    return min(
+        (
+            finish_s(node, digest=digest, tokens=tokens)
+            for step in busy.steps_in_use
+            for node in _some(busy.steps[step], rng)
+        ),
+        default=None,
+    )
+
+
+def _some(nodes: list[Node], rng: random.Random) -> Iterator[Node]:
+    """Yield `PER_STEP` of the nodes from a random place on: their order says nothing."""
+    count = len(nodes)
+    if count <= PER_STEP:
+        yield from nodes
+        return
+    start = int(rng.random() * count)
+    for offset in range(PER_STEP):
+        yield nodes[(start + offset) % count]
+
+
+def _any(candidates: OpenSet, rng: random.Random) -> list[Node]:
+    """Return some regardless of steps: what a rule that knows nothing of them chooses from."""
+    if len(candidates) <= SAMPLE:
+        return list(candidates)
+    return [candidates.any(rng) for _ in range(SAMPLE)]

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 from browser_node.protocol import AttemptId, JobItem, ModelDigest, NodeId
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
-from orchestrator.domain.model import JobId, ModelSpec, NewJob, Placement, ProjectId
-from orchestrator.domain.scheduler import Scheduler
+from orchestrator.domain.model import (
+    JobId,
+    ModelSpec,
+    NewJob,
+    Placement,
+    Priority,
+    ProjectId,
+    Rules,
+    Verify,
+)
+from orchestrator.domain.references import References
+from orchestrator.domain.scheduler import Options, Scheduler
+from orchestrator.domain.trust import Identity, Policy, RuntimeClass, Standing
 
 MODEL = ModelDigest("a" * 64)
 OTHER = ModelDigest("b" * 64)
 TAB, SPARE, SLOW, WORKER = NodeId("tab"), NodeId("spare"), NodeId("slow"), NodeId("cpu")
 
 
-def scheduler(*, edge_budget_s: float = 5.0, max_queued: int = 1000, seed: int = 1) -> Scheduler:
+RUNTIME = RuntimeClass("browser/wasm")
+# Most tests are not about audits: a node with a good record, and nobody looks again.
+UNAUDITED = Policy(audit_share=0.0)
+
+
+def scheduler(
+    *,
+    edge_budget_s: float = 5.0,
+    max_queued: int = 1000,
+    seed: int = 1,
+    policy: Policy = UNAUDITED,
+    references: References | None = None,
+    hedge_share: float = 0.0,
+    **options: Any,
+) -> Scheduler:
     numbers = itertools.count(1)
     specs = {
         digest: ModelSpec(digest, name, size_bytes=23_000_000, min_memory_mb=512)
@@ -26,8 +52,15 @@ def scheduler(*, edge_budget_s: float = 5.0, max_queued: int = 1000, seed: int =
         models=specs,
         rng=random.Random(seed),
         new_attempt_id=lambda: AttemptId(f"a{next(numbers)}"),
-        edge_budget_s=edge_budget_s,
-        max_queued=max_queued,
+        references=references,
+        policy=policy,
+        options=Options(
+            edge_budget_s=edge_budget_s,
+            max_queued=max_queued,
+            hedge_share=hedge_share,
+            project_share=options.pop("project_share", 1.0),
+            **options,
+        ),
     )
 
 
@@ -36,6 +69,12 @@ def job(
     *,
     tokens: int = 10,
     placement: Placement = "any",
+    verify: Verify = "adaptive",
+    region: str = "",
+    weight: float = 1.0,
+    replays: bool = True,
+    priority: Priority = "interactive",
+    project: str = "p",
     deadline_s: float = 30.0,
     digest: ModelDigest = MODEL,
 ) -> NewJob:
@@ -44,10 +83,16 @@ def job(
         digest=digest,
         input=f"text of {name}",
         tokens=tokens,
-        project_id=ProjectId("p"),
-        placement=placement,
+        project_id=ProjectId(project),
+        rules=Rules(verify, placement, region, weight, replays),
         deadline_s=deadline_s,
+        priority=priority,
     )
+
+
+def proven(node_id: str) -> Standing:
+    """Return the record of a node that has been honest for long."""
+    return Standing(Identity(node_id), RUNTIME, consecutive=1000, real=1000, agreed=1000)
 
 
 def join(
@@ -60,9 +105,26 @@ def join(
     rtt_s: float | None = 0.02,
     trusted: bool = False,
     memory_mb: int | None = None,
+    newcomer: bool = False,
+    network: str = "",
+    region: str = "",
+    standing: Standing | None = None,
 ) -> list[fx.Effect]:
     """Let a node join, calibrate and offer slots; return the effects of the last step."""
-    s.handle(ev.NodeJoined(node_id, trusted, memory_mb), now=now)
+    identity = Identity("" if trusted else node_id)
+    joined = ev.NodeJoined(
+        node_id,
+        trusted,
+        memory_mb,
+        identity=identity,
+        runtime=RUNTIME,
+        network=network,
+        region=region,
+    )
+    s.handle(joined, now=now)
+    if identity:
+        standing = standing or (None if newcomer else proven(identity))
+        s.handle(ev.StandingRecalled(identity, RUNTIME, standing), now=now)
     s.handle(ev.NodeHeard(node_id, rtt_s), now=now)
     s.handle(ev.CapacityChanged(node_id, slots, "active", ""), now=now)
     return s.handle(ev.ModelReady(node_id, MODEL, tokens_per_s), now=now)

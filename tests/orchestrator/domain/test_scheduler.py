@@ -4,9 +4,11 @@ from browser_node.protocol import HANDED_BACK, AttemptId, CloseCode, NodeId
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.model import JobId
+from orchestrator.domain.trust import Identity
 from tests.orchestrator.domain.fleet_of import (
     MODEL,
     OTHER,
+    RUNTIME,
     SLOW,
     SPARE,
     TAB,
@@ -16,6 +18,7 @@ from tests.orchestrator.domain.fleet_of import (
     finish,
     job,
     join,
+    proven,
     scheduler,
     sent,
     submit,
@@ -206,7 +209,8 @@ def test_a_job_that_waits_for_a_worker_nobody_expects_any_more_fails() -> None:
 
 def test_without_a_cpu_worker_a_job_waits_for_a_tab_that_is_loading() -> None:
     s = scheduler()
-    s.handle(ev.NodeJoined(TAB, False), now=0)
+    s.handle(ev.NodeJoined(TAB, False, identity=Identity(TAB), runtime=RUNTIME), now=0)
+    s.handle(ev.StandingRecalled(Identity(TAB), RUNTIME, proven(TAB)), now=0)
     s.handle(ev.CapacityChanged(TAB, 4, "active", ""), now=0)
     s.handle(ev.ModelLoading(TAB, MODEL), now=0)
 
@@ -377,14 +381,14 @@ def test_an_idle_node_that_answers_no_probe_is_let_go() -> None:
     s = scheduler()
     join(s, TAB)
     pings = 0
-    for second in range(1, 91):
+    closed = []
+    for second in range(1, 48):
         effects = s.handle(ev.Tick(), now=second)
         pings += sum(isinstance(e, fx.SendPing) for e in effects)
+        closed += [(e.node_id, second) for e in effects if isinstance(e, fx.CloseNode)]
 
-    effects = s.handle(ev.Tick(), now=91)
-
-    assert pings > 0
-    assert [e.node_id for e in effects if isinstance(e, fx.CloseNode)] == [TAB]
+    assert pings == 1
+    assert closed == [(TAB, 46)]
     assert not s.board.nodes
 
 
@@ -506,14 +510,16 @@ def test_speed_follows_what_was_seen_and_not_what_was_claimed() -> None:
 def test_a_node_that_keeps_its_forecasts_gets_shorter_leases() -> None:
     s = scheduler(edge_budget_s=60)
     join(s, TAB, tokens_per_s=100, rtt_s=0.0)
-    first = sent(submit(s, job("j0", tokens=300)))[TAB][0].lease_s
+    submit(s, job("j0", tokens=300))
+    first = s.board.attempts[AttemptId("a1")].lease_at
     now, number = 0.0, 1
     for _ in range(30):
         now += 3.0
         s.handle(ev.NodeHeard(TAB), now=now)
         finish(s, TAB, f"a{number}", now=now)
-        lease = sent(submit(s, job(f"j{number}", tokens=300), now=now))[TAB][0].lease_s
+        submit(s, job(f"j{number}", tokens=300), now=now)
         number += 1
+        lease = s.board.attempts[AttemptId(f"a{number}")].lease_at - now
 
     assert first == 9.5
     assert lease < 5.0

@@ -1,0 +1,398 @@
+"""Trust at work: which answers are compared with which, and what follows for the node's record.
+
+    replay   a task whose right answer is known is put to a node like any job
+    audit    the CPU worker repeats, behind the answer, what a trusted node answered
+    trial    a newcomer and the CPU worker answer the same job; the customer gets the first safe one
+    pair     two trusted nodes answer the job of a project that demands it; the CPU worker decides
+             when they differ
+    late     what comes after its lease, or after a hedge, is compared too
+
+Every comparison is an effect, as it takes longer than a placement; its outcome comes as an event.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from browser_node.protocol import Answer, AttemptId, ModelDigest, NodeId, Task
+from orchestrator.domain import effects as fx
+from orchestrator.domain import events as ev
+from orchestrator.domain import router, trust
+from orchestrator.domain.board import Board
+from orchestrator.domain.index import WINDOW_S
+from orchestrator.domain.known import BYTES_KEPT, Known, KnownTexts
+from orchestrator.domain.model import Attempt, CheckId, Held, Job, Node, ProjectId, Subject
+from orchestrator.domain.records import Records
+from orchestrator.domain.references import References
+from orchestrator.domain.suspicion import Traits
+from orchestrator.domain.trust import Identity, Policy
+
+AUDITS_KEPT: Final = 256
+AUDIT_BYTES_KEPT: Final = 16 << 20
+LATE_KEPT: Final = 512
+REPLAYS_AT_ONCE: Final = 2
+# So often an audit is a replay although the CPU worker has time: texts that were never audited
+# before the node saw them cannot be told from any other.
+REPLAY_SHARE: Final = 0.3
+
+Kind = Literal["audit", "replay", "pair"]
+
+
+class Check(msgspec.Struct):
+    """A comparison under way."""
+
+    kind: Kind
+    subject: Subject
+    real: bool
+    job: Job | None = None
+    held: Held | None = None
+    cloud: tuple[Node, Answer, float] | None = None
+    other: Held | None = None
+
+
+class _Audit(msgspec.Struct):
+    subject: Subject
+    task: Task
+    tokens: int
+    claimed: Answer
+    project_id: ProjectId | None  # where its text may be put to others
+
+
+class _Late(msgspec.Struct):
+    """What a result that comes too late is held against: the right answer, or a stranger's."""
+
+    node_id: NodeId
+    task: Task
+    subject: Subject
+    known: Answer | None = None
+    claimed: Answer | None = None
+
+
+class Checking:
+    def __init__(
+        self,
+        board: Board,
+        *,
+        policy: Policy,
+        references: References | None,
+        rng: random.Random,
+        newcomers_per_network: int,
+    ) -> None:
+        self._newcomers_per_network = newcomers_per_network
+        self._board = board
+        self.policy = policy
+        self._rng = rng
+        self.records = Records(board, policy=policy)
+        self.records.on_news = self.school
+        self._known = KnownTexts(board.models, references=references, policy=policy, rng=rng)
+        self._checks: dict[CheckId, Check] = {}
+        self._check_number = 0
+        self._audits: deque[_Audit] = deque()
+        self._audit_bytes = 0
+        self._late: OrderedDict[AttemptId, _Late] = OrderedDict()
+        self._traits: dict[ModelDigest, Traits] = {d: Traits() for d in board.models}
+        # Called with an answer that may be delivered, and to place a job anew.
+        self.on_answered: Callable[[Job, Node, Answer, float, float], None] = lambda *_: None
+        self.place: Callable[[Job, float], None] = lambda job, now: None
+
+    # ── newcomers ────────────────────────────────────────────────────────────────────────────────
+
+    def school(self, node: Node, now: float) -> None:
+        """Put tasks with known answers to a newcomer until it has shown enough on them."""
+        if node.level != "newcomer" or not node.recalled or self.policy.trust_after == 0:
+            return
+        under_way = sum(attempt.purpose == "replay" for attempt in node.attempts.values())
+        while under_way < REPLAYS_AT_ONCE and self._replay(node, now):
+            under_way += 1
+
+    def _replay(self, node: Node, now: float) -> bool:
+        """Start one replay on a node with room for it; False when there is nothing to put."""
+        digests = [d for d, speed in node.speeds.items() if speed.group == "open"]
+        self._rng.shuffle(digests)
+        real = node.level == "trusted" or node.network not in self._board.full_networks(
+            self._newcomers_per_network
+        )
+        for digest in digests:
+            audited = bool(self._board.workers)
+            known = self._known.pick(node, digest, audited=audited, real=real)
+            if known is None or not router.has_room(node, digest=digest, tokens=known.tokens):
+                continue
+            self._known.used(known, digest, node.standing.identity)
+            decision = router.explain(
+                node, digest=digest, tokens=known.tokens, considered=1, skipped={}
+            )
+            self._board.start(
+                node,
+                decision,
+                digest=digest,
+                task=known.task,
+                tokens=known.tokens,
+                now=now,
+                purpose="replay",
+                known=known.answer,
+                subject=Subject(node.node_id, node.standing, digest),
+                real=known.real,
+            )
+            return True
+        return False
+
+    # ── what is answered ─────────────────────────────────────────────────────────────────────────
+
+    def asked(self, job: Job) -> None:
+        """A project's newest job says what may be done with its texts."""
+        self._known.allow(job.spec.project_id, allowed=_may_replay(job))
+
+    def tick(self, now: float) -> None:
+        """Let go of what is old."""
+        self._known.expire(now)
+
+    def cloud_answered(self, job: Job, answer: Answer, seen: set[Identity], now: float) -> None:
+        """Remember a trusted answer, to put its task to others than have ``seen`` it."""
+        if _may_replay(job) and not job.deaths:
+            digest, tokens = job.spec.digest, job.spec.tokens
+            project_id = job.spec.project_id
+            self._known.remember(digest, Known(_task(job), tokens, answer, seen, project_id, now))
+            newcomers = self._board.index.fleets[digest].open["newcomer", ""]
+            if len(newcomers):
+                self.school(newcomers.any(self._rng), now)
+
+    def edge_answered(self, job: Job, node: Node, answer: Answer, trait: int, now: float) -> None:
+        """A trusted node's answer was delivered: audit it, or not."""
+        spec = job.spec
+        speed = node.speeds.get(spec.digest)
+        suspicious = speed is not None and self._traits[spec.digest].suspicious(
+            speed, trait=trait, asked=hash(spec.input)
+        )
+        share = trust.audit_share(node.standing, self.policy)
+        if suspicious and share > 0.0:
+            share = 1.0
+        if share <= 0.0 or self._rng.random() >= share:
+            return
+        if not suspicious and self._rng.random() < REPLAY_SHARE and self._replay(node, now):
+            return
+        if not self._queue_audit(job, Subject(node.node_id, node.standing, spec.digest), answer):
+            self._replay(node, now)
+
+    def _queue_audit(self, job: Job, subject: Subject, answer: Answer) -> bool:
+        """Have the CPU worker repeat an answer when it has time; False when too many wait."""
+        spec = job.spec
+        size = len(answer.output) + len(answer.evidence) + len(spec.input)
+        if (
+            len(self._audits) >= AUDITS_KEPT
+            or self._audit_bytes + size > AUDIT_BYTES_KEPT
+            or not self._board.workers
+        ):
+            self._board.counters.audits_dropped += 1
+            return False
+        project_id = spec.project_id if _may_replay(job) else None
+        self._audits.append(_Audit(subject, _task(job), spec.tokens, answer, project_id))
+        self._audit_bytes += size
+        return True
+
+    def audit_some(self, now: float) -> None:
+        """Start audits on a CPU worker that nobody else waits for, and one at a time if need be.
+
+        Who lies could otherwise wait for a busy hour: half a backlog goes before customers.
+        """
+        if not self._audits:
+            return
+        if self._board.queues.lanes["cloud"] and (
+            len(self._audits) < AUDITS_KEPT // 2
+            or any(
+                attempt.purpose == "audit"
+                for worker in self._board.workers.values()
+                for attempt in worker.attempts.values()
+            )
+        ):
+            return
+        for worker in self._board.workers.values():
+            while self._audits and not worker.stale:
+                audit = self._audits[0]
+                digest = audit.subject.digest
+                if digest not in worker.speeds or not _spare(worker, digest, audit.tokens):
+                    break
+                self._audits.popleft()
+                claimed, task = audit.claimed, audit.task
+                self._audit_bytes -= len(claimed.output) + len(claimed.evidence) + len(task.input)
+                self._board.start(
+                    worker,
+                    router.explain(
+                        worker, digest=digest, tokens=audit.tokens, considered=1, skipped={}
+                    ),
+                    digest=digest,
+                    task=task,
+                    tokens=audit.tokens,
+                    now=now,
+                    purpose="audit",
+                    claimed=claimed,
+                    subject=audit.subject,
+                    project_id=audit.project_id,
+                )
+
+    # ── comparing ────────────────────────────────────────────────────────────────────────────────
+
+    def result(self, attempt: Attempt, answer: Answer, now: float) -> None:
+        """An attempt that no customer waits for was answered."""
+        assert attempt.task is not None  # noqa: S101 — every attempt has the task it was given
+        assert attempt.subject is not None  # noqa: S101 — so has every replay and audit
+        if attempt.purpose == "audit" and attempt.claimed is not None:
+            check = Check("audit", attempt.subject, real=True)
+            self._compare(check, attempt.digest, attempt.task, answer, attempt.claimed)
+            if attempt.project_id is not None:
+                # A repeated text is a known answer, too.
+                seen = {attempt.subject.standing.identity}
+                task, project_id = attempt.task, attempt.project_id
+                known = Known(task, attempt.tokens, answer, seen, project_id, now)
+                self._known.remember(attempt.digest, known)
+        elif attempt.known is not None:
+            check = Check("replay", attempt.subject, attempt.real)
+            self._compare(check, attempt.digest, attempt.task, attempt.known, answer)
+
+    def against(self, held: Held, job: Job, trusted: Answer) -> None:
+        """Hold a trial's answer against the trusted one; nobody waits for the outcome."""
+        check = Check("audit", held.subject, held.subject.real)
+        self._compare(check, job.spec.digest, _task(job), trusted, held.answer)
+
+    def trial(self, job: Job, held: Held, node: Node, answer: Answer, compute_s: float) -> None:
+        """Both answers of a newcomer's trial are here: the outcome says whose is delivered."""
+        job.judging = True
+        cloud = (node, answer, compute_s)
+        check = Check("audit", held.subject, held.subject.real, job, held, cloud)
+        self._compare(check, job.spec.digest, _task(job), answer, held.answer)
+
+    def pair(self, job: Job, first: Held, second: Held) -> None:
+        """Two trusted nodes have answered the same job."""
+        job.judging = True
+        check = Check("pair", first.subject, True, job, first, other=second)
+        self._compare(check, job.spec.digest, _task(job), second.answer, first.answer)
+
+    def expect_late(self, attempt: Attempt, *, known: Answer, job: Job) -> None:
+        """A node may still answer what a trusted one has answered meanwhile."""
+        subject = attempt.subject
+        if subject is not None:
+            late = _Late(attempt.node_id, _task(job), subject, known=known)
+            self._expect(attempt.attempt_id, late)
+
+    def expect_late_audit(
+        self, attempt: Attempt, *, subject: Subject, claimed: Answer, job: Job
+    ) -> None:
+        """The CPU worker may still answer what a stranger's answer was delivered for."""
+        late = _Late(attempt.node_id, _task(job), subject, claimed=claimed)
+        self._expect(attempt.attempt_id, late)
+
+    def late(self, node_id: NodeId, attempt_id: AttemptId, answer: Answer) -> None:
+        """A result that nobody waits for: it is held against what is known, never delivered."""
+        late = self._late.get(attempt_id)
+        if late is None or late.node_id != node_id:
+            return
+        del self._late[attempt_id]
+        digest = late.subject.digest
+        if late.known is not None:
+            check = Check("audit", late.subject, late.subject.real)
+            self._compare(check, digest, late.task, late.known, answer)
+        elif late.claimed is not None:
+            check = Check("audit", late.subject, late.subject.real)
+            self._compare(check, digest, late.task, answer, late.claimed)
+
+    def _expect(self, attempt_id: AttemptId, late: _Late) -> None:
+        answer = late.known or late.claimed
+        if answer is None or len(answer.output) + len(answer.evidence) > BYTES_KEPT:
+            return
+        self._late[attempt_id] = late
+        while len(self._late) > LATE_KEPT:
+            self._late.popitem(last=False)
+
+    def _compare(
+        self, check: Check, digest: ModelDigest, task: Task, trusted: Answer, answer: Answer
+    ) -> None:
+        self._check_number += 1
+        check_id = CheckId(self._check_number)
+        self._checks[check_id] = check
+        self._board.effects.append(fx.Compare(check_id, digest, task, trusted, answer))
+
+    def judged(self, event: ev.Judged, now: float) -> None:
+        """A comparison is over."""
+        check = self._checks.pop(event.check_id, None)
+        if check is None:
+            return
+        if check.kind == "pair":
+            self._pair_judged(check, event, now)
+            return
+        if not event.undecided:
+            self._learn(check, event, now)
+        job = check.job
+        if job is None or check.held is None or check.cloud is None:
+            return
+        if self._board.jobs.get(job.spec.job_id) is not job:
+            return
+        node, answer, compute_s = check.cloud
+        stranger = self._board.nodes.get(check.subject.node_id)
+        if event.agrees and stranger is not None:
+            node, answer, compute_s = stranger, check.held.answer, check.held.compute_s
+        self.on_answered(job, node, answer, compute_s, now)
+
+    def _pair_judged(self, check: Check, event: ev.Judged, now: float) -> None:
+        job, first, second = check.job, check.held, check.other
+        if job is None or first is None or second is None:
+            return
+        if self._board.jobs.get(job.spec.job_id) is not job:
+            return
+        job.judging = False
+        pair = (first, second)
+        levels = {trust.level(held.subject.standing, self.policy) for held in pair}
+        for held in pair if event.agrees and levels == {"trusted"} else ():
+            node = self._board.nodes.get(held.subject.node_id)
+            if node is not None:
+                self.on_answered(job, node, held.answer, held.compute_s, now)
+                break
+        else:
+            # They differ: the CPU worker answers, and what it says is held against both.
+            job.cloud_only = True
+            self.place(job, now)
+            return
+        # Two that answer together know a pair when they see one: they are audited as a pair, too.
+        shares = [trust.audit_share(held.subject.standing, self.policy) for held in pair]
+        if self._rng.random() < max(shares):
+            for held in pair:
+                self._queue_audit(job, held.subject, held.answer)
+
+    def _learn(self, check: Check, event: ev.Judged, now: float) -> None:
+        standing = check.subject.standing
+        before = trust.level(standing, self.policy)
+        evidence = None
+        if event.agrees:
+            trust.agreed(standing, real=check.real)
+        else:
+            self._board.counters.disagreed += 1
+            trust.disagreed(standing, event.reason)
+            model_id = self._board.models[check.subject.digest].model_id
+            evidence = fx.Evidence(
+                check.subject.node_id, model_id, check.kind, event.min_cosine, event.reason
+            )
+        self.records.changed(standing, before, evidence, now)
+        node = self._board.nodes.get(check.subject.node_id)
+        if node is not None:
+            self.school(node, now)
+
+
+def _may_replay(job: Job) -> bool:
+    """Whether a job's text may be put to any other node."""
+    rules = job.spec.rules
+    return rules.replays and rules.placement == "any" and not rules.region
+
+
+def _task(job: Job) -> Task:
+    return Task(input=job.spec.input, params=dict(job.spec.params))
+
+
+def _spare(worker: Node, digest: ModelDigest, tokens: int) -> bool:
+    """Whether the CPU worker has time for what nobody waits for."""
+    if len(worker.attempts) >= worker.slots:
+        return False
+    half = worker.speeds[digest].tokens_per_s * WINDOW_S / 2
+    return worker.outstanding_tokens + tokens <= max(half, tokens)

@@ -1,0 +1,341 @@
+"""What follows when an attempt ends, and when a node goes or is believed no more.
+
+answered     delivered, held until it was compared, or compared only (`Purpose`)
+not answered its job moves on: `cover` sees to it that something whose answer may be delivered
+             is under way, waiting or being compared
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import Final
+
+from browser_node.protocol import HANDED_BACK, Answer, CloseCode, NodeId
+from orchestrator.domain import effects as fx
+from orchestrator.domain import events as ev
+from orchestrator.domain.board import Board
+from orchestrator.domain.checking import Checking
+from orchestrator.domain.leases import extended_at, observe
+from orchestrator.domain.model import Attempt, Cause, Held, Job, Node
+from orchestrator.domain.placement import Placement
+from orchestrator.domain.placing import MAX_CLOUD_ATTEMPTS, Placing
+
+FAILURE_BACKOFF_S: Final = 15.0
+HANDED_BACK_PAUSE_S: Final = 1.0
+MAX_BACKOFF_EXPONENT: Final = 8
+HEDGE_AGAIN_S: Final = 0.25
+OVERDUE_S: Final = 0.5
+
+
+class Outcomes:
+    def __init__(
+        self, board: Board, *, placing: Placing, checking: Checking, placement: Placement
+    ) -> None:
+        self.board = board
+        self.placing = placing
+        self.checking = checking
+        self.placement = placement
+        self._left_out: list[tuple[float, NodeId]] = []
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────
+
+    def answered(self, job: Job, node: Node, answer: Answer, compute_s: float, now: float) -> None:
+        """Deliver an answer; what else runs for the job is taken back, or held against it."""
+        board = self.board
+        others = [board.attempts[attempt_id] for attempt_id in job.live]
+        job.live.clear()
+        subjects = [one.subject for one in (*others, *(job.ended or ()), *(job.held or ()))]
+        board.deliver(job, node, answer, compute_s, now)
+        for attempt in others:
+            if node.trusted and attempt.purpose == "trial":
+                # It goes on, as a task whose right answer is known by now.
+                attempt.job_id = None
+                attempt.purpose = "replay"
+                attempt.known = answer
+                attempt.real = attempt.subject is not None and attempt.subject.real
+                continue
+            if node.trusted:
+                self.checking.expect_late(attempt, known=answer, job=job)
+            board.cancel(attempt, now)
+        if node.trusted:
+            for attempt in job.ended or ():
+                self.checking.expect_late(attempt, known=answer, job=job)
+            for held in job.held or ():
+                self.checking.against(held, job, answer)
+            seen = {subject.standing.identity for subject in subjects if subject is not None}
+            self.checking.cloud_answered(job, answer, seen, now)
+
+    def finished(self, event: ev.AttemptsFinished, now: float) -> None:
+        board = self.board
+        node = board.nodes.get(event.node_id)
+        if node is not None:
+            # Not by an event of its own: this is the path every answer takes.
+            node.last_frame_at = now
+            node.stale = False
+        known: list[tuple[ev.Finished, Attempt]] = []
+        for result in event.results:
+            # Released one by one, so that the same attempt twice in a frame counts once.
+            attempt = node.attempts.get(result.attempt_id) if node is not None else None
+            if attempt is None:
+                board.counters.late_results += 1
+                answer = Answer(output=result.output, evidence=result.evidence)
+                self.checking.late(event.node_id, result.attempt_id, answer)
+                continue
+            known.append((result, attempt))
+            board.release(attempt, "answered", now, regroup=False)
+        if not known or node is None:
+            return
+        observe(node, [attempt for _, attempt in known], now=now)
+        node.consecutive_failures = 0
+        node.retry_at = 0.0
+        node.jobs_done += len(known)
+        board.changed(node, now)
+        for result, attempt in known:
+            self._result(node, attempt, result, now)
+        if not node.trusted and not node.attempts:
+            self.placement.settle(node, now)
+
+    def _result(self, node: Node, attempt: Attempt, result: ev.Finished, now: float) -> None:
+        answer = Answer(output=result.output, evidence=result.evidence)
+        if attempt.job_id is None:
+            self.checking.result(attempt, answer, now)
+            return
+        job = self.board.jobs.get(attempt.job_id)
+        if job is None:
+            # Answered by what came before it in the same frame.
+            self.board.counters.late_results += 1
+            return
+        if attempt.purpose == "trial":
+            self._trial_result(job, attempt, answer, result.compute_s, now)
+            return
+        if not node.trusted:
+            trailing = [self.board.attempts[other] for other in job.live]
+            self.answered(job, node, answer, result.compute_s, now)
+            for other in trailing:
+                if other.purpose == "hedge" and attempt.subject is not None:
+                    self.checking.expect_late_audit(
+                        other, subject=attempt.subject, claimed=answer, job=job
+                    )
+            self.checking.edge_answered(job, node, answer, result.trait, now)
+            return
+        accuser = self.board.nodes.get(job.accuser) if job.accuser is not None else None
+        if accuser is not None:
+            # The input was fine: whoever blamed it to be rid of the work pays for that.
+            self._penalise(accuser, now)
+        if job.held and len(job.held) == 1 and job.spec.rules.verify == "adaptive":
+            held = job.held.pop()
+            self.checking.trial(job, held, node, answer, result.compute_s)
+            return
+        self.answered(job, node, answer, result.compute_s, now)
+
+    def _trial_result(
+        self, job: Job, attempt: Attempt, answer: Answer, compute_s: float, now: float
+    ) -> None:
+        """Hold a trial's answer until there is another to compare it with."""
+        if attempt.subject is None:
+            return
+        job.held = [*(job.held or ()), Held(attempt.subject, answer, compute_s)]
+        if job.spec.rules.verify == "always" and len(job.held) == 2 and not job.cloud_only:
+            self.checking.pair(job, *job.held)
+        else:
+            self._cover(job, now)
+
+    def _cover(self, job: Job, now: float) -> None:
+        """See to it that something of which the answer may be delivered is under way."""
+        if job.waits_in is not None or job.judging:
+            return
+        purposes = [self.board.attempts[attempt_id].purpose for attempt_id in job.live]
+        if "serve" in purposes or "hedge" in purposes:
+            return
+        pair = job.spec.rules.verify == "always" and not job.cloud_only
+        if pair and len(purposes) + len(job.held or ()) >= 2:
+            return
+        if purposes or job.held:
+            self._to_worker(job)
+        self.placing.place(job, now)
+
+    def _to_worker(self, job: Job) -> None:
+        """Leave the rest of ``job`` to the CPU worker, if there is one or will be."""
+        job.cloud_only = job.cloud_only or self.placing.worker_will_come(job)
+
+    def failed(self, event: ev.AttemptFailed, now: float) -> None:
+        node = self.board.nodes.get(event.node_id)
+        attempt = node.attempts.get(event.attempt_id) if node is not None else None
+        if node is None or attempt is None:
+            return
+        if event.code == HANDED_BACK:
+            if node.state == "active":
+                # It says that it works and does not: a moment for others before it is asked again.
+                self._leave_out(node, max(node.retry_at, now + HANDED_BACK_PAUSE_S), now)
+            self._end(attempt, "handed_back", now)
+            return
+        if event.blame != "input":
+            self._penalise(node, now)
+        elif attempt.job_id is not None:
+            job = self.board.jobs[attempt.job_id]
+            if node.trusted:
+                self.board.release(attempt, "failed", now)
+                message = event.message or "The model could not process this input."
+                self.board.fail(job, "invalid_input", message, now)
+                return
+            # A stranger's word alone must not fail a customer: the CPU worker decides.
+            self._to_worker(job)
+            job.accuser = node.node_id
+        self._end(attempt, "failed", now)
+        if not node.trusted and event.blame == "node":
+            # Last, as it may cost the node its trust, and then everything else it holds moves.
+            self.checking.records.erred(node, now)
+
+    def _penalise(self, node: Node, now: float) -> None:
+        """Count a failure and leave the node out for a while: 15 s × 2ⁿ, cleared by success."""
+        node.failures += 1
+        node.consecutive_failures += 1
+        if not node.trusted:
+            exponent = min(node.consecutive_failures - 1, MAX_BACKOFF_EXPONENT)
+            self._leave_out(node, now + FAILURE_BACKOFF_S * 2**exponent, now)
+
+    def _leave_out(self, node: Node, until: float, now: float) -> None:
+        node.retry_at = until
+        heapq.heappush(self._left_out, (until, node.node_id))
+        self.board.arm(until, node.node_id)
+        self.board.changed(node, now)
+
+    def _end(self, attempt: Attempt, cause: Cause, now: float) -> None:
+        """End ``attempt`` without an answer; its job moves on."""
+        self.board.release(attempt, cause, now)
+        job = self.board.jobs.get(attempt.job_id) if attempt.job_id is not None else None
+        if job is not None:
+            if attempt.subject is not None:
+                # It may answer yet: too late to be delivered, in time to be compared.
+                job.ended = [*(job.ended or ()), attempt][-4:]
+            self._moved(job, attempt, cause, now)
+
+    def _moved(self, job: Job, attempt: Attempt, cause: Cause, now: float) -> None:
+        board = self.board
+        board.counters.rerouted += 1
+        if (node := board.nodes.get(attempt.node_id)) is not None:
+            node.reroutes += 1
+        board.effects.append(fx.Rerouted(job.spec.job_id, attempt.node_id, cause))
+        if job.cloud_attempts >= MAX_CLOUD_ATTEMPTS and not job.live:
+            message = f"The job was given up after {job.attempts} attempts; last cause: {cause}."
+            board.fail(job, "internal_error", message, now)
+            return
+        if attempt.subject is not None and self.placing.retries.credit < 1.0:
+            # Trouble everywhere must not multiply the load on the edge.
+            self._to_worker(job)
+        self._cover(job, now)
+
+    # ── nodes ────────────────────────────────────────────────────────────────────────────────────
+
+    def readmit(self, now: float) -> None:
+        """Let nodes back in whose time out is over, whether or not a timer has fired yet."""
+        while self._left_out and self._left_out[0][0] <= now:
+            node = self.board.nodes.get(heapq.heappop(self._left_out)[1])
+            if node is not None:
+                self.board.changed(node, now)
+
+    def leave(self, node_id: NodeId, cause: Cause, now: float, *, died: bool = True) -> None:
+        node = self.board.nodes.get(node_id)
+        if node is None:
+            return
+        if any(_overdue(attempt, now) for attempt in node.attempts.values()) and not node.stale:
+            # To take jobs, stall and come back is to fail.
+            self._penalise(node, now)
+        if not node.trusted:
+            self.checking.records.remember(node)
+        self.board.remove_node(node_id)
+        if node.trusted:
+            self.workers_changed(now)
+        for attempt in list(node.attempts.values()):
+            job = self.board.jobs.get(attempt.job_id) if attempt.job_id is not None else None
+            if died and job is not None:
+                # Whichever of them killed it: each is run alone from now on; what has taken the CPU
+                # worker down, at once in a process of its own.
+                job.deaths = max(job.deaths + 1, 2 if node.trusted else 0)
+                job.cloud_only = job.cloud_only or node.trusted
+            self._end(attempt, cause, now)
+
+    def workers_changed(self, now: float) -> None:
+        """Without a CPU worker nobody is left out for failing: it might be the last one."""
+        index = self.board.index
+        if index.forgiving != (not self.board.workers):
+            index.forgiving = not self.board.workers
+            for node in self.board.nodes.values():
+                if node.retry_at > now:
+                    self.board.changed(node, now)
+
+    def distrusted(self, node: Node, now: float) -> None:
+        """What a node believed no more still computes must not be delivered unseen."""
+        gone = node.level in ("quarantined", "banned")
+        for attempt in list(node.attempts.values()):
+            if attempt.job_id is None:
+                if gone:
+                    self.board.cancel(attempt, now, "distrusted")
+                continue
+            job = self.board.jobs.get(attempt.job_id)
+            if job is None:
+                continue  # it ended with what became of another
+            self._to_worker(job)
+            if gone or not job.cloud_only:
+                # There is nobody to compare its answer with.
+                self.board.cancel(attempt, now, "distrusted")
+                self._moved(job, attempt, "distrusted", now)
+            else:
+                attempt.purpose = "trial"
+                self._cover(job, now)
+        if node.level == "banned":
+            jobs_done, reason = node.jobs_done, "set aside by the operator"
+            close = fx.CloseNode(node.node_id, CloseCode.BANNED, reason, jobs_done)
+            self.board.effects.append(close)
+            self.leave(node.node_id, "closed", now, died=False)
+        elif gone:
+            text = "Answers of this device did not match ours, so it gets no work for now."
+            self.board.effects.append(fx.Tell(node.node_id, text))
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────
+
+    def due(self, attempt: Attempt, now: float) -> None:
+        node = self.board.nodes[attempt.node_id]
+        if attempt.hedge_at <= now:
+            self._hedge(attempt, now)
+        lease_at = extended_at(attempt, node)
+        if lease_at > now:
+            self.board.arm(min(lease_at, attempt.hedge_at), attempt.attempt_id)
+            return
+        if not node.stale:
+            # Once a stall, however many leases it ends.
+            node.stale = True
+            self._penalise(node, now)
+        cancel = fx.SendCancel(node.node_id, (attempt.attempt_id,))
+        self.board.effects += [cancel, fx.SendPing(node.node_id)]
+        self._end(attempt, "lease", now)
+
+    def _hedge(self, attempt: Attempt, now: float) -> None:
+        """Start a late job on the CPU worker too; the later it is, the more that may cost."""
+        job = self.board.jobs.get(attempt.job_id) if attempt.job_id is not None else None
+        late_s = now - attempt.started_at
+        wanted = job is not None and attempt.purpose in ("serve", "trial")
+        if job is None or not wanted or self.placing.hedge(job, now, urgent=attempt.overdue):
+            attempt.hedge_at = math.inf
+        elif attempt.overdue:
+            attempt.hedge_at = now + HEDGE_AGAIN_S
+        else:
+            attempt.overdue = True
+            attempt.hedge_at = now + late_s
+
+    def forgive(self, late_s: float, now: float) -> None:
+        """Leases and silences do not run while this process does not."""
+        for attempt in self.board.attempts.values():
+            attempt.lease_at += late_s
+            attempt.hard_at += late_s
+            attempt.hedge_at += late_s
+            self.board.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
+        for node in self.board.nodes.values():
+            node.last_frame_at = min(node.last_frame_at + late_s, now)
+            node.probed_at = min(node.probed_at + late_s, now)
+
+
+def _overdue(attempt: Attempt, now: float) -> bool:
+    """Whether the node took clearly longer than it said it would."""
+    return now - attempt.started_at > 2 * attempt.expected_s + OVERDUE_S

@@ -1,0 +1,443 @@
+"""Where jobs start: edge first within a budget, the CPU worker where no edge node can.
+
+    adaptive    trusted node with the least expected finish time, alone
+                else CPU worker, with a newcomer's trial beside it
+    always      two trusted nodes of different identity and network, else CPU worker
+    after one   a job whose node died runs alone on an idle node; after two, on the CPU worker in a
+    death       process of its own
+
+What cannot start waits in the lane it is expected to start in, or fails at once with the reasons.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Final
+
+import msgspec
+
+from browser_node.protocol import NodeId, Task
+from orchestrator.domain import router
+from orchestrator.domain.board import Board
+from orchestrator.domain.budgets import Budget
+from orchestrator.domain.decisions import Decision, Placed
+from orchestrator.domain.index import Tier, within
+from orchestrator.domain.leases import Kind as LeaseKind
+from orchestrator.domain.model import Attempt, Job, Node, Purpose, Subject
+from orchestrator.domain.placement import Placement
+from orchestrator.domain.queues import FairQueue
+
+MAX_EDGE_ATTEMPTS: Final = 2
+MAX_CLOUD_ATTEMPTS: Final = 3
+# So many of a queue are tried when its head cannot be placed.
+LOOK_AHEAD: Final = 4
+PATIENCE: Final = 2.0
+# Nobody waits longer than this for the edge while the CPU worker has nothing to do.
+SPILL_S: Final = 1.0
+SEEN_KEPT: Final = 256
+NO_CAPACITY: Final = "No node and no CPU worker is available for this model."
+
+
+# The CPU workers are few: the best of them needs no search.
+_ALONE: Final = router.Found()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The operator's knobs. ``rule``, ``geo`` and ``leases`` exist to be measured against.
+
+    ``hedge_share`` and ``retry_share`` are extra attempts per job; ``project_share`` is the largest
+    part of the queue that one project may fill.
+    """
+
+    edge_budget_s: float = 5.0
+    max_queued: int = 10_000
+    hedge_share: float = 0.05
+    retry_share: float = 0.2
+    project_share: float = 0.5
+    newcomers_per_network: int = 4
+    rule: router.Rule = "finish"
+    geo: bool = True
+    leases: LeaseKind = "adaptive"
+
+
+class Placing:
+    def __init__(
+        self, board: Board, placement: Placement, *, options: Options, rng: random.Random
+    ) -> None:
+        self._board = board
+        self._placement = placement
+        self._options = options
+        self._rng = rng
+        self.hedges = Budget(options.hedge_share, burst=10.0)
+        self.retries = Budget(options.retry_share, burst=100.0)
+        self.worker_expected = False
+        self.silent: list[Node] = []
+
+    # ── one job ──────────────────────────────────────────────────────────────────────────────────
+
+    def place(self, job: Job, now: float, *, fresh: bool = False) -> None:
+        """Start ``job``, queue it, or fail it when nothing could ever take it.
+
+        A ``fresh`` one goes behind those that wait for the same nodes.
+        """
+        board, found = self._board, self._barred(job)
+        if self._may_run_on_edge(job):
+            # Whoever waits for the same nodes goes first.
+            queued = fresh and board.queues.ahead("edge", job)
+            started = self._busy(job) if queued else self._start_on_edge(job, now)
+            if started is None:
+                return
+            started.skipped |= found.skipped
+            found = started
+            wait_s = self._worth_waiting(job, found, now)
+            if wait_s is not None and (wait_s <= SPILL_S or self.best_worker(job) is None):
+                board.queues.push("edge", job, now)
+                # Twice the forecast: by then it was wrong, and the CPU worker takes over.
+                latest_at = job.submitted_at + self._options.edge_budget_s
+                board.arm(min(now + PATIENCE * wait_s + 0.25, latest_at), job.spec.job_id)
+                return
+        if self.try_worker(job, now, found):
+            return
+        if self.worker_will_come(job):
+            late_s = self._too_late_s(job, now)
+            if late_s is None:
+                board.queues.push("cloud", job, now)
+            else:
+                found.skip("cpu_worker_busy")
+                message = f"All that could answer are busy for about {late_s:.0f} s."
+                self._give_up(job, found.skipped, now, message)
+        elif self._edge_could_come(job, now):
+            board.queues.push("edge", job, now)
+        else:
+            self._give_up(job, found.skipped, now)
+
+    def _barred(self, job: Job) -> router.Found:
+        """Return why ``job`` may not run on the edge, so far as its own rules and past say."""
+        found = router.Found()
+        rules = job.spec.rules
+        if rules.placement == "cloud":
+            found.skip("project_rule")
+        elif job.edge_attempts:
+            found.skip("edge_attempts_used")
+        if rules.region:
+            fleet = self._board.index.fleets[job.spec.digest]
+            inside = self._board.index.open_set(job.spec.digest, "trusted", rules.region)
+            outside = len(fleet.open["trusted", ""]) - len(inside)
+            if outside > 0:
+                found.skipped["other_region"] = outside
+        return found
+
+    def _busy(self, job: Job) -> router.Found:
+        """Return what a search would see where others wait already."""
+        found = router.Found()
+        found.skip("busy")
+        digest, tokens = job.spec.digest, job.spec.tokens
+        busy = self._board.index.fleets[digest].busy
+        found.sooner(router.soonest_s(busy, digest=digest, tokens=tokens, rng=self._rng) or 0.0)
+        return found
+
+    def _too_late_s(self, job: Job, now: float) -> float | None:
+        """Return how long the CPU workers are busy, if that is longer than ``job`` can wait."""
+        digest = job.spec.digest
+        speeds = [
+            worker.speeds[digest].tokens_per_s
+            for worker in self._board.workers.values()
+            if digest in worker.speeds and not worker.stale
+        ]
+        if not speeds:
+            return None  # one is coming, and nobody knows when
+        waiting = self._board.queues.tokens("cloud") + sum(
+            worker.outstanding_tokens for worker in self._board.workers.values()
+        )
+        busy_s = (waiting + job.spec.tokens) / sum(speeds)
+        return busy_s if now + busy_s > job.deadline_at else None
+
+    def _may_run_on_edge(self, job: Job) -> bool:
+        rules = job.spec.rules
+        if job.cloud_only or rules.placement == "cloud":
+            return False
+        if rules.verify == "always":
+            # One of a pair has failed: the CPU worker is quicker than another pair.
+            return not job.edge_attempts
+        return job.edge_attempts < MAX_EDGE_ATTEMPTS
+
+    def _start_on_edge(
+        self, job: Job, now: float, *, limit_s: float | None = None
+    ) -> router.Found | None:
+        """Start ``job`` on the best trusted node, or pair of nodes; else return why not."""
+        digest, tokens = job.spec.digest, job.spec.tokens
+        if limit_s is None:
+            limit_s = self._options.edge_budget_s
+        limit_s = min(limit_s, job.deadline_at - now)
+        node, found = self._choose(job, now, limit_s)
+        if node is not None and job.spec.rules.verify == "always":
+            second = self._second(job, node, now, limit_s)
+            if second is None:
+                found.skip("no_second_node")
+            else:
+                self._start(job, node, "trial", found, now)
+                self._start(job, second, "trial", found, now)
+                return None
+        elif node is not None:
+            self._start(job, node, "serve", found, now)
+            return None
+        busy = self._board.index.fleets[digest].busy
+        if len(busy):
+            found.sooner(router.soonest_s(busy, digest=digest, tokens=tokens, rng=self._rng))
+        return found
+
+    def _choose(
+        self, job: Job, now: float, limit_s: float, *, tier: Tier = "trusted",
+        networks: tuple[str, ...] = (), idle_only: bool = False,
+    ) -> tuple[Node | None, router.Found]:  # fmt: skip
+        spec = job.spec
+        return router.choose(
+            self._board.index.open_set(spec.digest, tier, spec.rules.region),
+            digest=spec.digest,
+            tokens=spec.tokens,
+            tried=job.tried,
+            networks=networks,
+            now=now,
+            limit_s=limit_s,
+            rng=self._rng,
+            silent=self.silent,
+            # What newcomers claim of their speed is no reason to prefer them.
+            rule=self._options.rule if tier == "trusted" else "random",
+            geo=self._options.geo,
+            idle_only=idle_only or job.deaths > 0,
+        )
+
+    def _start(
+        self,
+        job: Job,
+        node: Node,
+        purpose: Purpose,
+        found: router.Found,
+        now: float,
+    ) -> Attempt:
+        spec, board = job.spec, self._board
+        groups = board.index.fleets[spec.digest].groups
+        why = {**groups, **found.skipped} if found.skipped else groups.copy()
+        why.pop("open", None)
+        decision = router.explain(
+            node, digest=spec.digest, tokens=spec.tokens, considered=found.considered, skipped=why
+        )
+        if not node.trusted:
+            if job.edge_attempts:
+                self.retries.spend()
+            self.retries.earn()
+            self.hedges.earn()
+        return board.start(
+            node,
+            decision,
+            digest=spec.digest,
+            task=Task(input=spec.input, params=dict(spec.params)),
+            tokens=spec.tokens,
+            now=now,
+            purpose=purpose,
+            job=job,
+            alone=job.deaths > 0 and (not node.trusted or job.deaths > 1),
+            subject=None if node.trusted else self._subject(job, node),
+        )
+
+    def _subject(self, job: Job, node: Node) -> Subject:
+        """Return whom a comparison of ``job`` would be about; a newcomer shows something once."""
+        asked = hash(job.spec.input)
+        new = node.level == "trusted" or asked not in node.seen
+        if node.level != "trusted" and len(node.seen) < SEEN_KEPT:
+            node.seen = node.seen | {asked}
+        return Subject(node.node_id, node.standing, job.spec.digest, new)
+
+    def _second(self, job: Job, first: Node, now: float, limit_s: float) -> Node | None:
+        """Return a node that has nothing to do with the first, to answer the same job."""
+        tried = job.tried
+        own = self._board.sessions.get(first.standing.identity, [first])
+        job.tried = [*tried, *(node.node_id for node in own)]
+        networks = (first.network,) if first.network else ()
+        second, _ = self._choose(job, now, limit_s, networks=networks)
+        job.tried = tried
+        return second
+
+    def _worth_waiting(self, job: Job, found: router.Found, now: float) -> float | None:
+        """Return when a busy edge node is expected to have answered, if within the edge budget."""
+        soonest_s = found.soonest_s
+        if soonest_s is None or job.spec.rules.region:
+            return None
+        digest = job.spec.digest
+        left_s = job.submitted_at + self._options.edge_budget_s - now
+        supply = self._board.index.fleets[digest].supply_tokens_per_s
+        expected_s = soonest_s + self._board.queues.edge_wait_s(digest, supply)
+        return expected_s if expected_s <= left_s else None
+
+    def _give_up(
+        self, job: Job, skipped: dict[str, int], now: float, message: str = NO_CAPACITY
+    ) -> None:
+        spec, board = job.spec, self._board
+        model = board.models[spec.digest]
+        why = board.index.skipped(spec.digest, min_memory_mb=model.min_memory_mb)
+        for reason, count in skipped.items():
+            why[reason] = max(why.get(reason, 0), count)
+        if not board.workers:
+            why["no_cpu_worker"] = 1
+        self._note(job, Decision(None, skipped=why), "serve", now)
+        board.fail(job, "no_capacity", message, now, retry_after_s=5.0, skipped=why)
+
+    def _note(self, job: Job, decision: Decision, purpose: str, now: float) -> None:
+        """Keep a decision that started no attempt."""
+        spec = job.spec
+        model_id = self._board.models[spec.digest].model_id
+        waited_s = now - job.submitted_at
+        self._board.decisions.add(
+            Placed(
+                now, spec.job_id, spec.project_id, model_id, spec.tokens, purpose, None, waited_s,
+                decision, "loading" if purpose == "load" else "unplaced", 0.0,
+            )
+        )  # fmt: skip
+
+    # ── the CPU worker ───────────────────────────────────────────────────────────────────────────
+
+    def try_worker(self, job: Job, now: float, found: router.Found | None = None) -> bool:
+        """Start ``job`` on the CPU worker that would finish it first, if one has room.
+
+        ``found`` is why no edge node takes it, for the record.
+        """
+        worker = self.best_worker(job)
+        if worker is None:
+            return False
+        self._start(job, worker, "serve", found or self._barred(job), now)
+        self._try_newcomer(job, now)
+        return True
+
+    def best_worker(self, job: Job) -> Node | None:
+        """Return the CPU worker with room that would finish ``job`` first."""
+        digest, tokens = job.spec.digest, job.spec.tokens
+        best: tuple[float, NodeId] | None = None
+        for node in self._board.workers.values():
+            if node.stale or digest not in node.speeds:
+                continue
+            if not router.has_room(node, digest=digest, tokens=tokens):
+                continue
+            finish = router.finish_s(node, digest=digest, tokens=tokens)
+            if best is None or (finish, node.node_id) < best:
+                best = (finish, node.node_id)
+        return None if best is None else self._board.nodes[best[1]]
+
+    def hedge(self, job: Job, now: float, *, urgent: bool) -> bool:
+        """Start ``job`` a second time, on the CPU worker; False when it cannot be done now.
+
+        Half of the budget is kept for urgent ones: what is only just late mostly comes by itself.
+        """
+        if job.hedged:
+            return True
+        worker = self.best_worker(job)
+        reserve = 0.0 if urgent else self.hedges.burst / 2
+        if worker is None or not self.hedges.spend(reserve=reserve):
+            return False
+        job.hedged = True
+        self._start(job, worker, "hedge", _ALONE, now)
+        return True
+
+    def _try_newcomer(self, job: Job, now: float) -> None:
+        """Let a newcomer answer beside the CPU worker: it costs the customer nothing."""
+        rules = job.spec.rules
+        if not rules.replays or rules.placement != "any" or job.deaths or job.held or job.tried:
+            return
+        if not len(self._board.index.fleets[job.spec.digest].open["newcomer", ""]):
+            return
+        full = self._board.full_networks(self._options.newcomers_per_network)
+        limit_s = min(self._options.edge_budget_s, job.deadline_at - now)
+        node, found = self._choose(
+            job, now, limit_s, tier="newcomer", networks=full, idle_only=True
+        )
+        if node is not None and node.recalled:
+            self._start(job, node, "trial", found, now)
+
+    def worker_will_come(self, job: Job) -> bool:
+        """Whether a CPU worker is there, or to come, that could still run the job's model."""
+        workers = self._board.workers.values()
+        if not workers:
+            return self.worker_expected
+        return any(job.spec.digest not in worker.lost for worker in workers)
+
+    def _edge_could_come(self, job: Job, now: float) -> bool:
+        """Whether a trusted node has the model, or will have it before the job's deadline."""
+        if not self._may_run_on_edge(job):
+            return False
+        spec = job.spec
+        fleet = self._board.index.fleets[spec.digest]
+        model = self._board.models[spec.digest]
+
+        def suits(node: Node) -> bool:
+            return (
+                node.level == "trusted"
+                and node.node_id not in job.tried
+                and within(node.region, spec.rules.region)
+            )
+
+        silent = [node for node in self.silent if spec.digest in node.speeds]
+        waiting = itertools.chain(fleet.busy, fleet.open["trusted", ""], silent)
+        could = filter(suits, itertools.islice(waiting, 2 * router.SAMPLE))
+        identities = {node.standing.identity for node in could}
+        if spec.rules.verify == "always":
+            return len(identities) > 1
+        if identities:
+            return True
+        for node in filter(suits, itertools.islice(fleet.loading.values(), router.SAMPLE)):
+            if node.load_began_at + router.cold_load_s(node, model) < job.deadline_at:
+                return True
+        loader = self._placement.load_for(job, now)
+        if loader is None:
+            return False
+        cold_s = router.cold_load_s(loader, model)
+        decision = router.explain(
+            loader, digest=spec.digest, tokens=spec.tokens, considered=1, skipped={}, cold_s=cold_s
+        )
+        self._note(job, decision, "load", now)
+        return True
+
+    # ── queues ───────────────────────────────────────────────────────────────────────────────────
+
+    def assign(self, now: float) -> None:
+        """Give queued jobs to whatever has room now, in turn."""
+        queues = self._board.queues
+        for queue in queues.waiting("edge"):
+            while len(queue) and self._assign_edge(queue, now):
+                pass
+        for queue in queues.waiting("cloud"):
+            while len(queue) and self._assign_cloud(queue, now):
+                pass
+
+    def _assign_edge(self, queue: FairQueue, now: float) -> bool:
+        """Start or move on one of the first jobs; False when all stay."""
+        fleet = self._board.index.fleets[queue.key.digest]
+        for next_ in queue.heads(now, LOOK_AHEAD) if len(fleet.open["trusted", ""]) else ():
+            found = self._start_on_edge(next_, now, limit_s=next_.deadline_at - now)
+            if found is None:
+                return True
+            if "busy" in found.skipped:
+                return False
+        job = queue.head(now)
+        if job is None or len(fleet.busy):
+            return False
+        if not self.worker_will_come(job) and self._edge_could_come(job, now):
+            return False
+        # Its nodes are gone: whatever else there is must take it.
+        self._board.queues.remove(job)
+        job.cloud_only = self.worker_will_come(job)
+        self.place(job, now)
+        return not self._board.queues.waits(job, "edge")
+
+    def _assign_cloud(self, queue: FairQueue, now: float) -> bool:
+        job = queue.head(now)
+        if job is None:
+            return False
+        if self.try_worker(job, now):
+            return True
+        if self._may_run_on_edge(job) and self._start_on_edge(job, now) is None:
+            return True
+        if self.worker_will_come(job):
+            return False
+        self._board.queues.remove(job)
+        self.place(job, now)
+        return True
