@@ -7,6 +7,7 @@ hold a prompt, an output, a key, a ticket or a sign-in link.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 ErrorType = Literal[
@@ -41,7 +42,7 @@ class ApiError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
-    def envelope(self) -> dict[str, dict[str, str | None]]:
+    def envelope(self) -> dict[str, dict[str, object]]:
         """Return the JSON body: ``{"error": {message, type, code, param}}``."""
         return {
             "error": {
@@ -154,9 +155,29 @@ class Unavailable(ApiError):
 
 
 class NoCapacity(Unavailable):
-    """No node and no CPU worker can take the job."""
+    """No node and no CPU worker can take the job.
+
+    ``skipped`` counts the nodes there are by why they could not.
+    """
 
     default_code = "no_capacity"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.skipped = skipped
+
+    def envelope(self) -> dict[str, dict[str, object]]:
+        """Return the JSON body, with ``skipped`` as a fifth field where that is known."""
+        body = super().envelope()
+        if self.skipped:
+            body["error"]["skipped"] = dict(self.skipped)
+        return body
 
 
 class Overloaded(Unavailable):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.api.app import MODELS_ROUTE, PublicApi
+from orchestrator.api.app import PublicApi
 from orchestrator.api.chat import ChatRoute
+from orchestrator.api.decisions import DECISIONS_ROUTE, DecisionsRoute
 from orchestrator.api.embeddings import EmbeddingsRoute
 from orchestrator.api.gate import Gate
 from orchestrator.api.inference import (
@@ -18,7 +19,7 @@ from orchestrator.api.inference import (
     Inference,
 )
 from orchestrator.api.metrics import Metrics
-from orchestrator.api.models import ModelsRoutes
+from orchestrator.api.models import MODEL_ROUTE, MODELS_ROUTE, ModelsRoutes
 from orchestrator.api.operations import PATHS, Operations
 from orchestrator.api.responses import ResponsesRoute
 from orchestrator.clock import Clock
@@ -57,9 +58,12 @@ def build_api(
             RESPONSES_ROUTE: ResponsesRoute(inference, clock),
             CHAT_ROUTE: ChatRoute(inference),
             EMBEDDINGS_ROUTE: EmbeddingsRoute(inference, inputs_max=settings.inputs_max),
-            MODELS_ROUTE: models.list,
         },
-        retrieve_model=models.retrieve,
+        readings={
+            MODELS_ROUTE: models.list,
+            MODEL_ROUTE: models.retrieve,
+            DECISIONS_ROUTE: DecisionsRoute(engine).read,
+        },
         request_log=log,
         metrics=metrics,
         clock=clock,

@@ -37,11 +37,11 @@ from orchestrator.errors import (
 from orchestrator.settings import Settings
 from orchestrator.storage.request_log import RequestLog, RequestRow
 
-MODELS_ROUTE: Final = "/v1/models"
 # Not a status of HTTP: what the log says of a client that left before its answer.
 CLIENT_GONE: Final = 499
 
 Endpoint = Callable[[Exchange, bytes], Awaitable[bytes]]
+Reading = Callable[[Exchange, str], bytes]
 
 _CORS: Final[tuple[Header, ...]] = (
     (b"vary", b"origin"),
@@ -62,7 +62,11 @@ log = structlog.get_logger("api")
 
 
 class PublicApi:
-    """Answers everything under ``/v1/``. Carries no state of its own but its parts."""
+    """Answers everything under ``/v1/``. Carries no state of its own but its parts.
+
+    ``endpoints`` are asked with POST, by path; ``readings`` with GET, by a path that may have one
+    placeholder in braces: what stands in its place is what they are given.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class PublicApi:
         *,
         gate: Gate,
         endpoints: Mapping[str, Endpoint],
-        retrieve_model: Callable[[str], bytes],
+        readings: Mapping[str, Reading],
         request_log: RequestLog,
         metrics: Metrics,
         clock: Clock,
@@ -79,7 +83,7 @@ class PublicApi:
         self._watches = Watches(body_timeout_s=settings.body_timeout_s)
         self._gate = gate
         self._endpoints = endpoints
-        self._retrieve_model = retrieve_model
+        self._readings = readings
         self._log = request_log
         self._metrics = metrics
         self._numbers = Numbers(clock.wall)
@@ -154,18 +158,15 @@ class PublicApi:
         path: str = scope["path"]
         endpoint = self._endpoints.get(path)
         allowed = "POST"
-        if endpoint is None and path.startswith(f"{MODELS_ROUTE}/"):
-            exchange.endpoint = f"{MODELS_ROUTE}/{{id}}"
-            name = path[len(MODELS_ROUTE) + 1 :]
-            endpoint = self._retrieval(name)
+        if endpoint is None:
+            endpoint = self._reading(exchange, path)
+            allowed = "GET"
         if endpoint is None:
             exchange.endpoint = "other"
             raise NotFound(
                 f"There is nothing at {path[:100]}; the routes are"
-                f" {', '.join(self._endpoints)} and {MODELS_ROUTE}/{{id}}."
+                f" {', '.join((*self._endpoints, *self._readings))}."
             )
-        if exchange.endpoint.startswith(MODELS_ROUTE):
-            allowed = "GET"
         if scope["method"] != allowed:
             raise MethodNotAllowed(
                 f"{path[:100]} is asked with {allowed}, not {scope['method'][:16]}.",
@@ -173,11 +174,13 @@ class PublicApi:
             )
         return endpoint
 
-    def _retrieval(self, name: str) -> Endpoint:
-        async def retrieve(exchange: Exchange, body: bytes) -> bytes:
-            return self._retrieve_model(name)
-
-        return retrieve
+    def _reading(self, exchange: Exchange, path: str) -> Endpoint | None:
+        for route, reading in self._readings.items():
+            name = _named(route, path)
+            if name is not None:
+                exchange.endpoint = route
+                return _reader(reading, name)
+        return None
 
     def _record(self, exchange: Exchange, status: int, code: str | None) -> None:
         """Count and log one request, whatever its route and however it ended."""
@@ -207,6 +210,26 @@ class PublicApi:
                 code,
             )
         )
+
+
+def _named(route: str, path: str) -> str | None:
+    """Return what stands in ``path`` for the route's placeholder; None where it does not fit."""
+    before, placeholder, rest = route.partition("{")
+    if not placeholder:
+        return "" if path == route else None
+    after = rest.partition("}")[2]
+    fits = path.startswith(before) and path.endswith(after)
+    # Shorter than both together, their ends would overlap.
+    if not fits or len(path) < len(before) + len(after):
+        return None
+    return path[len(before) : len(path) - len(after)]
+
+
+def _reader(reading: Reading, name: str) -> Endpoint:
+    async def read(exchange: Exchange, body: bytes) -> bytes:
+        return reading(exchange, name)
+
+    return read
 
 
 def _explain(watch: Watch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.api.gate import Gate
-from orchestrator.domain.model import Place, ProjectId
+from orchestrator.domain.model import Place, ProjectId, Rules
 from orchestrator.storage.keys import Principal
 
 
@@ -47,8 +47,16 @@ class Exchange:
 
     @property
     def project_id(self) -> ProjectId:
+        return self._checked.project_id
+
+    @property
+    def rules(self) -> Rules:
+        return self._checked.rules
+
+    @property
+    def _checked(self) -> Principal:
         assert self.principal is not None, "asked before the key was checked"  # noqa: S101
-        return self.principal.project_id
+        return self.principal
 
     def hold(self, size_bytes: int) -> None:
         """Count bytes of the body; raises `errors.Overloaded`."""

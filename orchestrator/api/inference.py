@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from browser_node import models
 from browser_node.protocol import MAX_INPUT_CHARS
 from orchestrator.api.exchange import Exchange
+from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, JobId, NewJob, ParamValue
 from orchestrator.errors import BadRequest, ContextLengthExceeded, NotFound
 from orchestrator.storage.catalogue import Catalogue, Model
@@ -30,6 +31,9 @@ class Answers(Protocol):
 
     async def answer(self, jobs: Sequence[NewJob]) -> list[Answered]:
         """Run ``jobs``; returns their answers in order or raises the `errors.ApiError` of one."""
+
+    def decisions_of(self, number: str) -> list[DecisionRow]:
+        """Return what is remembered of where the jobs of request ``number`` went, oldest first."""
 
 
 class Inference:
@@ -82,7 +86,7 @@ class Inference:
         if not model.limit.cuts:
             _refuse_too_long(model, texts, measured, names)
         exchange.input_tokens = sum(one.tokens for one in measured)
-        project_id, deadline_s = exchange.project_id, self._deadline_s
+        project_id, rules, deadline_s = exchange.project_id, exchange.rules, self._deadline_s
         answers = await self._engine.answer(
             [
                 NewJob(
@@ -92,6 +96,7 @@ class Inference:
                     one.tokens,
                     project_id,
                     params,
+                    rules,
                     deadline_s=deadline_s,
                 )
                 for at, one in enumerate(measured)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import orjson
 
 from orchestrator.api.exchange import Exchange
@@ -9,7 +11,9 @@ from orchestrator.api.inference import routes_of
 from orchestrator.errors import NotFound
 from orchestrator.storage.catalogue import Catalogue, Model
 
-_MICROUSD: int = 1_000_000
+MODELS_ROUTE: Final = "/v1/models"
+MODEL_ROUTE: Final = "/v1/models/{id}"
+_MICROUSD: Final = 1_000_000
 
 
 class ModelsRoutes:
@@ -24,10 +28,10 @@ class ModelsRoutes:
         self._list = orjson.dumps({"object": "list", "data": list(entries.values())})
         self._entries = {name: orjson.dumps(entry) for name, entry in entries.items()}
 
-    async def list(self, exchange: Exchange, body: bytes) -> bytes:
+    def list(self, exchange: Exchange, name: str) -> bytes:
         return self._list
 
-    def retrieve(self, name: str) -> bytes:
+    def retrieve(self, exchange: Exchange, name: str) -> bytes:
         """Return one entry; raises `NotFound`."""
         entry = self._entries.get(name)
         if entry is None:

@@ -1,9 +1,9 @@
 """Who a key belongs to, answered from memory; a miss is one lookup in a thread, off the event loop.
 
-Rules: an entry is believed for ``ttl_s``, then looked up again, so that a revocation by another
-process acts within that time. Unknown keys are remembered too, in a list of their own: guessing
-cannot push real keys out. Requests with the same key share one lookup. While the database cannot
-be read, keys that were good go on being good for ``GRACE_S``.
+Rules: an entry is believed for ``ttl_s``, then looked up again, so that what another process does
+(revoke a key, change a project's rules) acts within that time. Unknown keys are remembered too, in
+a list of their own: guessing cannot push real keys out. Requests with the same key share one
+lookup. While the database cannot be read, keys that were good go on being good for ``GRACE_S``.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from orchestrator.domain.model import KeyId, ProjectId
+from orchestrator.domain.model import DEFAULT_RULES, KeyId, ProjectId, Rules
 from orchestrator.errors import OperatorError
 from orchestrator.storage.database import Database
+from orchestrator.storage.projects import RULE_COLUMNS, rules_of
 from orchestrator.storage.schema import api_keys, projects
 
 KEY_PREFIX: Final = "zgpu-api-"
@@ -27,11 +28,15 @@ _PEPPER_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whose request it is. A revoked key is still known: its refusals are its project's to see."""
+    """Whose request it is, and what its project demands of placement.
+
+    A revoked key is still known: its refusals are its project's to see.
+    """
 
     project_id: ProjectId
     key_id: KeyId
     revoked: bool = False
+    rules: Rules = DEFAULT_RULES
 
 
 @dataclass(frozen=True)
@@ -144,14 +149,17 @@ def revoke_key(database: Database, key_id: KeyId, *, now: float) -> bool:
 
 def find_key(database: Database, digest: bytes) -> Principal | None:
     """Return whose key has this digest, revoked or not; None if nobody's."""
-    query = select(api_keys.c.project_id, api_keys.c.id, api_keys.c.revoked_at).where(
-        api_keys.c.digest == digest.hex()
+    query = (
+        select(api_keys.c.project_id, api_keys.c.id, api_keys.c.revoked_at, *RULE_COLUMNS)
+        .join(projects, projects.c.id == api_keys.c.project_id)
+        .where(api_keys.c.digest == digest.hex())
     )
     with database.connect() as connection:
         row = connection.execute(query).first()
     if row is None:
         return None
-    return Principal(row.project_id, row.id, revoked=row.revoked_at is not None)
+    revoked = row.revoked_at is not None
+    return Principal(row.project_id, row.id, revoked=revoked, rules=rules_of(row))
 
 
 def _insert_key(connection: Connection, pepper: Pepper, *, name: str, now: float) -> NewKey:

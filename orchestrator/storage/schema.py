@@ -6,7 +6,18 @@ sessions, sign-in links) are stored as digests only.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    true,
+)
 
 metadata = MetaData()
 
@@ -16,6 +27,12 @@ projects = Table(
     Column("id", String(64), primary_key=True),
     Column("name", String(200), nullable=False),
     Column("created_at", Float, nullable=False),
+    # What it demands of placement: `orchestrator.domain.model.Rules`, field by field.
+    Column("verify", String(16), nullable=False, server_default="adaptive"),
+    Column("placement", String(16), nullable=False, server_default="any"),
+    Column("region", String(8), nullable=False, server_default=""),
+    Column("weight", Float, nullable=False, server_default="1.0"),
+    Column("replays", Boolean, nullable=False, server_default=true()),
 )
 
 api_keys = Table(
@@ -81,4 +98,49 @@ nodes = Table(
     Column("first_seen", Float, nullable=False),
     Column("last_seen", Float, nullable=False),
     Column("jobs", Integer, nullable=False),
+)
+
+# What audits have shown of an identity in one runtime class: `orchestrator.domain.trust.Standing`.
+standings = Table(
+    "standings",
+    metadata,
+    Column("identity", String(64), primary_key=True),
+    Column("runtime", String(32), primary_key=True),
+    Column("consecutive", Integer, nullable=False),
+    Column("real", Integer, nullable=False),
+    Column("agreed", Integer, nullable=False),
+    Column("disagreed", Integer, nullable=False),
+    Column("strikes", Integer, nullable=False),
+    Column("quarantined", Boolean, nullable=False),
+    Column("banned", Boolean, nullable=False),
+    Column("reason", String(400), nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+# The evidence of wrong answers: neither prompt nor answer.
+disagreements = Table(
+    "disagreements",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("identity", String(64), nullable=False),
+    Column("runtime", String(32), nullable=False),
+    Column("node_id", String(64), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("min_cosine", Float, nullable=False),
+    Column("reason", String(400), nullable=False),
+    Index("ix_disagreements_identity", "identity", "runtime"),
+)
+
+# Who ordered what: the audit log of the people who run the server.
+operator_actions = Table(
+    "operator_actions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("detail", String(1000), nullable=False),
 )

@@ -29,11 +29,17 @@ _ROWS_A_STATEMENT: Final = 20
 
 @dataclass(frozen=True)
 class Insert:
-    """An INSERT of ``columns``; ``tail`` may say what to do on a conflict."""
+    """An INSERT of ``columns``; ``tail`` may say what to do on a conflict.
+
+    ``then`` is a statement for the same transaction, run after the rows once for every different
+    value of their first ``then_columns`` columns, which are its parameters.
+    """
 
     table: str
     columns: tuple[str, ...]
     tail: str = ""
+    then: str = ""
+    then_columns: int = 0
 
     def sql(self, rows: int) -> str:
         """Return the statement for so many rows, with positional parameters."""
@@ -142,6 +148,9 @@ class Writer:
         with self._database.begin() as connection:
             for insert, rows in by_insert.items():
                 _insert(connection, insert, rows)
+                if insert.then:
+                    subjects = {row[: insert.then_columns] for row in rows}
+                    connection.exec_driver_sql(insert.then, list(subjects))
 
     def _note_failure(self, error: exc.OperationalError) -> None:
         if not self._failing:

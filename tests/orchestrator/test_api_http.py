@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from orchestrator import errors
-from orchestrator.storage import keys
+from orchestrator.domain.model import DEFAULT_RULES, Rules
+from orchestrator.storage import keys, projects
 from tests.orchestrator.fakes import (
     EMBEDDINGS,
     IAB,
@@ -54,6 +55,7 @@ async def raw(client: httpx.AsyncClient, sent: bytes) -> bytes:
         ("POST", "/v1/embeddings"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/x"),
+        ("GET", "/v1/requests/req_0/decisions"),
     ],
 )
 async def test_every_route_wants_a_key(tmp_path: Path, method: str, path: str) -> None:
@@ -264,6 +266,38 @@ async def test_what_the_engine_says_reaches_the_customer(
         assert reply.headers.get("retry-after") == retry_after
         assert "x-inference-type" not in reply.headers
         assert backend.rows()[-1]["status"] == status
+
+
+async def test_who_could_not_take_a_job_is_told_to_programs_too(tmp_path: Path) -> None:
+    skipped = {"region": 3, "newcomer": 2}
+    async with caller(tmp_path) as (backend, client):
+        backend.engine.failure = errors.NoCapacity("None.", retry_after_s=2, skipped=skipped)
+        told = await client.post("/v1/responses", json=ASK)
+        backend.engine.failure = errors.NoCapacity("None.", retry_after_s=2, skipped={})
+        empty = await client.post("/v1/responses", json=ASK)
+
+    assert told.status_code == 503
+    assert told.json()["error"]["skipped"] == skipped
+    assert told.json()["error"]["code"] == "no_capacity"
+    # Where there is nothing to say, the envelope is that of every other error.
+    assert error_of(empty)["code"] == "no_capacity"
+
+
+async def test_a_project_s_rules_go_with_every_job_and_change_while_we_run(tmp_path: Path) -> None:
+    async with caller(tmp_path, key_cache_ttl_s=0.0) as (backend, client):
+        [project] = projects.list_projects(backend.database)
+        await client.post("/v1/responses", json=ASK)
+        projects.change_rules(
+            backend.database,
+            project.project_id,
+            {"placement": "cloud", "region": "EU-DE"},
+            who="test",
+            now=1.0,
+        )
+        await client.post("/v1/embeddings", json={"model": EMBEDDINGS, "input": ["a", "b"]})
+
+    strict = Rules(placement="cloud", region="EU-DE")
+    assert [job.rules for job in backend.engine.jobs] == [DEFAULT_RULES, strict, strict]
 
 
 async def test_a_fault_of_ours_is_logged_and_told_without_its_details(tmp_path: Path) -> None:

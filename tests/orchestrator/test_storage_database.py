@@ -13,9 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from orchestrator.domain.model import DEFAULT_RULES
 from orchestrator.errors import DataDirLocked, OperatorError, SchemaMismatch
 from orchestrator.storage import database as db
 from orchestrator.storage.lock import lock_data_dir
+from orchestrator.storage.projects import list_projects
 from orchestrator.storage.schema import metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +30,9 @@ def at_schema(data_dir: Path, schema: str) -> Path:
     engine = db._engine(path)
     db.migrate(engine, to=schema)
     with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO projects VALUES ('p1', 'old', 1.0)")
+        connection.exec_driver_sql(
+            "INSERT INTO projects (id, name, created_at) VALUES ('p1', 'old', 1.0)"
+        )
     engine.dispose()
     return path
 
@@ -72,7 +76,7 @@ def test_writes_are_journalled_ahead_and_keys_enforced(tmp_path: Path) -> None:
     assert values == ["wal", 1, 5000, 1]
 
 
-@pytest.mark.parametrize("schema", ["0001", "0002"])
+@pytest.mark.parametrize("schema", ["0001", "0002", "0003"])
 def test_an_older_schema_is_copied_then_upgraded_and_keeps_its_rows(
     tmp_path: Path, schema: str
 ) -> None:
@@ -85,11 +89,21 @@ def test_an_older_schema_is_copied_then_upgraded_and_keeps_its_rows(
     database.close()
 
     assert names == ["old"]
-    assert "console_sessions" in tables(path)
+    assert {"console_sessions", "standings", "disagreements", "operator_actions"} <= tables(path)
     [backup] = (path.parent / "backups").iterdir()
     assert backup.name.startswith(f"zerogpu-{schema}-")
     assert tables(backup) == before
     assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_projects_from_before_there_were_rules_get_the_default_ones(tmp_path: Path) -> None:
+    path = at_schema(tmp_path / "data", "0003")
+
+    database = db.open_database(path.parent)
+    [project] = list_projects(database)
+    database.close()
+
+    assert project.rules == DEFAULT_RULES
 
 
 def test_a_current_schema_is_neither_copied_nor_changed(tmp_path: Path) -> None:
@@ -172,7 +186,9 @@ def test_a_command_works_beside_a_server_and_before_the_first(tmp_path: Path) ->
     beside = db.open_for_command(tmp_path / "fresh")
 
     with beside.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO projects VALUES ('p1', 'x', 1.0)")
+        connection.exec_driver_sql(
+            "INSERT INTO projects (id, name, created_at) VALUES ('p1', 'x', 1.0)"
+        )
     with server.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM projects").scalar() == 1
     beside.close()

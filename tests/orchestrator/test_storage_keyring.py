@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.domain.model import KeyId, ProjectId
+from orchestrator.domain.model import KeyId, ProjectId, Rules
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.storage.keyring import GRACE_S, Keyring
 from orchestrator.storage.keys import Pepper, Principal
@@ -83,6 +83,23 @@ async def test_a_key_that_ends_elsewhere_ends_here_within_the_time(
     found = await ring.find(digest)
     assert found is not None
     assert found.revoked
+
+
+async def test_rules_that_change_elsewhere_hold_here_within_the_time(
+    shelf: Shelf, ring: Keyring
+) -> None:
+    digest = ring.digest(b"key")
+    shelf.keys[digest] = MINE
+    await ring.find(digest)
+    strict = Rules(verify="always", region="EU")
+
+    shelf.keys[digest] = Principal(MINE.project_id, MINE.key_id, rules=strict)
+
+    assert ring.cached(digest) == (True, MINE)
+    shelf.now = 2.5
+    found = await ring.find(digest)
+    assert found is not None
+    assert found.rules == strict
 
 
 async def test_an_unknown_key_is_remembered_too_and_forgotten_when_we_change_keys(

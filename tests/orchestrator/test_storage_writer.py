@@ -11,7 +11,7 @@ import pytest
 from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.storage.database import Database, open_database
 from orchestrator.storage.request_log import RequestLog, RequestRow
-from orchestrator.storage.writer import Writer
+from orchestrator.storage.writer import Insert, Writer
 
 
 @pytest.fixture
@@ -123,3 +123,28 @@ def test_a_database_that_cannot_be_written_keeps_its_rows_queued(database: Datab
     assert writer.flush(10)
     assert stored(database) == ["req_000001"]
     assert writer.close(10)
+
+
+def test_what_follows_rows_is_run_for_their_subjects_in_the_same_transaction(
+    database: Database,
+) -> None:
+    with database.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (subject TEXT, text TEXT UNIQUE)")
+    last = Insert(
+        "notes",
+        ("subject", "text"),
+        then="DELETE FROM notes WHERE subject = ? AND rowid NOT IN"
+        " (SELECT max(rowid) FROM notes GROUP BY subject)",
+        then_columns=1,
+    )
+    writer = Writer(database, queue_max=100, flush_s=60)
+    for number in range(30):
+        writer.append(last, (f"subject {number % 2}", f"text {number}"))
+    # Refused: its batch is written row by row, and what follows goes on following.
+    writer.append(last, ("subject 0", "text 29"))
+
+    assert writer.close(10)
+    assert (writer.written, writer.dropped) == (30, 1)
+    with database.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT * FROM notes ORDER BY subject").all()
+    assert [tuple(row) for row in rows] == [("subject 0", "text 28"), ("subject 1", "text 29")]
