@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -135,6 +136,52 @@ class Settings:
         ),
     ] = 256
 
+    tabs_per_identity: Annotated[
+        int, Knob(text="Node sockets of one key pair", unit="sockets", low=1, high=1_000_000)
+    ] = 4
+
+    geoip_database: Annotated[
+        Path | None, Knob(text="MaxMind-format City or Country database (.mmdb)")
+    ] = None
+    location: Annotated[
+        str | None, Knob(text="This server's latitude,longitude, such as 52.5,13.4; for distances")
+    ] = None
+    trust_after: Annotated[
+        int,
+        Knob(
+            text="Agreed audits in a row before a stranger's answers are delivered unseen; "
+            "0 trusts every node that calibrates",
+            unit="audits",
+            low=0,
+            high=1000,
+        ),
+    ] = 10
+    audit_share: Annotated[
+        float, Knob(text="Least share of a trusted node's answers that is checked", low=0, high=1)
+    ] = 0.05
+    hedge_share: Annotated[
+        float,
+        Knob(
+            text="Most jobs that may start a second time on the CPU worker because the first "
+            "seems slow",
+            low=0,
+            high=1,
+        ),
+    ] = 0.05
+    newcomers_per_network: Annotated[
+        int,
+        Knob(
+            text="Newcomers of one network that get trial work at once",
+            unit="nodes",
+            low=1,
+            high=1_000_000,
+        ),
+    ] = 4
+    queue_project_share: Annotated[
+        float,
+        Knob(text="Largest share of the queue that one project may fill", low=0.01, high=1),
+    ] = 0.5
+
     key_cache_ttl_s: Annotated[
         float, Knob(text="A revoked key stops working within this time", unit="s", low=0, high=60)
     ] = 2.0
@@ -180,6 +227,8 @@ class Settings:
             raise SettingsError("tls_cert and tls_key belong together: set both or neither")
         for name, (_, knob) in _described().items():
             _check_bounds(name, knob, getattr(self, name))
+        if self.location is not None:
+            _parse_location(self.location)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: object) -> Settings:
@@ -198,6 +247,11 @@ class Settings:
             elif environ.get(variable, "") != "":
                 values[name] = _parse(variable, environ[variable], hint)
         return cls(**values)
+
+    @property
+    def here(self) -> tuple[float, float] | None:
+        """This server's latitude and longitude in degrees, if they are set."""
+        return None if self.location is None else _parse_location(self.location)
 
     @property
     def url(self) -> str:
@@ -268,6 +322,20 @@ def _check_bounds(name: str, knob: Knob, value: object) -> None:
     if not ((low is None or value >= low) and (high is None or value <= high)):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise SettingsError(f"{name} ({env_name(name)}) must be {bounds}, not {value}")
+
+
+def _parse_location(text: str) -> tuple[float, float]:
+    latitude, _, longitude = text.partition(",")
+    try:
+        here = float(latitude), float(longitude)
+    except ValueError:
+        here = math.nan, math.nan
+    if abs(here[0]) <= 90 and abs(here[1]) <= 180:
+        return here
+    raise SettingsError(
+        f"location ({env_name('location')}) must be a latitude of -90 to 90 and a longitude of "
+        f"-180 to 180, such as 52.5,13.4, not {text!r}"
+    )
 
 
 def _parse(variable: str, text: str, hint: Any) -> object:

@@ -33,6 +33,9 @@ class SocketCaps:
         self._clock = clock
         self._salt = secrets.token_bytes(16)
         self._salt_until = clock.monotonic() + SALT_LIFETIME_S
+        # Two nodes must not seem to be of two networks because a day lies between their coming:
+        # this salt lasts as long as the process, and so does what is made with it.
+        self._network_salt = secrets.token_bytes(16)
         self._by_address: Counter[bytes] = Counter()
         self._total = 0
         self._unwelcomed = 0
@@ -62,15 +65,11 @@ class SocketCaps:
 
     def who(self, address: str) -> bytes:
         """Return the salted hash of the network an address stands for."""
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            name = address  # a Unix socket has no address
-        else:
-            # One customer of a provider has a whole /64: its addresses count as one.
-            mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else ip
-            name = str(mapped or ipaddress.ip_network(f"{address}/64", strict=False))
-        return hashlib.blake2b(name.encode(), key=self._salt, digest_size=16).digest()
+        return _hashed(address, self._salt)
+
+    def network(self, address: str) -> str:
+        """Return a hash of the network that stays the same while the process runs."""
+        return _hashed(address, self._network_salt).hex()
 
     def welcome(self, place: Place) -> None:
         """The socket has said a good hello."""
@@ -84,3 +83,15 @@ class SocketCaps:
         self._by_address[place.who] -= 1
         if not self._by_address[place.who]:
             del self._by_address[place.who]
+
+
+def _hashed(address: str, salt: bytes) -> bytes:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        name = address  # a Unix socket has no address
+    else:
+        # One customer of a provider has a whole /64: its addresses count as one.
+        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else ip
+        name = str(mapped or ipaddress.ip_network(f"{address}/64", strict=False))
+    return hashlib.blake2b(name.encode(), key=salt, digest_size=16).digest()

@@ -22,6 +22,7 @@ from browser_node import protocol as p
 from browser_node.protocol import CloseCode, NodeId, ProtocolError
 from orchestrator.clock import Clock
 from orchestrator.domain.node_session import Admission
+from orchestrator.domain.trust import Identity
 from orchestrator.storage.nodes import key_digest
 
 TICKET_LIFETIME_S: Final = 3600.0
@@ -116,14 +117,24 @@ def new_node_id() -> NodeId:
 
 
 class Gate:
-    """Judges the hello of a stranger."""
+    """Judges the hello of a stranger, and counts the sockets that each identity has open.
 
-    def __init__(self, *, nonces: Nonces, tickets: Tickets) -> None:
+    A node id belongs to one identity for good, and a socket that resumes one replaces the socket
+    that had it: what is limited is the number of different node ids.
+    """
+
+    def __init__(self, *, nonces: Nonces, tickets: Tickets, per_identity: int = 4) -> None:
         self._nonces = nonces
         self._tickets = tickets
+        self._per_identity = per_identity
+        self._open: dict[str, Counter[NodeId]] = {}
+        self._owners: dict[NodeId, str] = {}
 
     def admit(self, hello: p.Hello) -> Admission:
-        """Return the node's id and ticket; raises `ProtocolError` for credentials that fail."""
+        """Return the node's id and ticket; raises `ProtocolError` for credentials that fail.
+
+        Each admission is to be given back with `release`.
+        """
         origin = self._nonces.redeem(hello.nonce)
         if origin is None:
             raise ProtocolError(
@@ -139,7 +150,29 @@ class Gate:
         identity = key_digest(hello.public_key)
         node_id = None if hello.ticket is None else self._tickets.redeem(hello.ticket, identity)
         node_id = node_id or new_node_id()
-        return Admission(node_id, self._tickets.issue(node_id, identity))
+        self._enter(node_id, identity)
+        return Admission(node_id, self._tickets.issue(node_id, identity), Identity(identity))
+
+    def release(self, node_id: NodeId) -> None:
+        """One socket that was admitted as ``node_id`` is closed."""
+        identity = self._owners[node_id]
+        sockets = self._open[identity]
+        sockets[node_id] -= 1
+        if not sockets[node_id]:
+            del sockets[node_id], self._owners[node_id]
+        if not sockets:
+            del self._open[identity]
+
+    def _enter(self, node_id: NodeId, identity: str) -> None:
+        sockets = self._open.get(identity, Counter())
+        if node_id not in sockets and len(sockets) >= self._per_identity:
+            raise ProtocolError(
+                f"{len(sockets)} nodes with this key are connected already: close one of them",
+                CloseCode.TOO_MANY,
+            )
+        sockets[node_id] += 1
+        self._open[identity] = sockets
+        self._owners[node_id] = identity
 
 
 def admit_worker(_: p.Hello) -> Admission:

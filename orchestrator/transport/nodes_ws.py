@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hmac
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import structlog
@@ -18,8 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from browser_node import protocol as p
 from browser_node.models import Manifest
-from browser_node.protocol import CloseCode, ModelDigest
-from orchestrator.domain.node_session import Admit, Agree, NodeSession
+from browser_node.protocol import CloseCode, ModelDigest, NodeId
+from orchestrator.domain.model import NOWHERE, Location
+from orchestrator.domain.node_session import Admission, Admit, Agree, NodeSession
 from orchestrator.domain.references import References
 from orchestrator.engine import Connection, Engine
 from orchestrator.transport.caps import SocketCaps
@@ -87,6 +88,8 @@ class NodeSocket:
         admit: Admit,
         caps: SocketCaps,
         allowed: Callable[[Scope], bool],
+        release: Callable[[NodeId], None] = lambda _: None,
+        locate: Callable[[str], Location] = lambda _: NOWHERE,
         trusted: bool = False,
         hello_timeout_s: float = p.HELLO_TIMEOUT_S,
     ) -> None:
@@ -97,6 +100,8 @@ class NodeSocket:
         self._admit = admit
         self._caps = caps
         self._allowed = allowed
+        self._release = release
+        self._locate = locate
         self._trusted = trusted
         self._hello_timeout_s = hello_timeout_s
 
@@ -108,30 +113,53 @@ class NodeSocket:
             await self._refuse(send, CloseCode.BAD_ORIGIN, "this origin may not connect")
             return
         client = scope.get("client")
-        place = self._caps.enter(client[0] if client else "local")
+        address: str = client[0] if client else "local"
+        place = self._caps.enter(address)
         if place is None:
             await self._refuse(send, CloseCode.TOO_MANY, "too many sockets")
             return
         try:
             chosen = p.SUBPROTOCOL if p.SUBPROTOCOL in scope.get("subprotocols", ()) else None
             await send({"type": "websocket.accept", "subprotocol": chosen})
-            await self._serve(receive, send, lambda: self._caps.welcome(place))
+            with self._admitting() as admit:
+                # The address ends here: the session learns a salted hash and a coarse place.
+                session = NodeSession(
+                    trusted=self._trusted,
+                    admit=admit,
+                    models=self._models,
+                    references=self._references,
+                    agree=self._agree,
+                    network=self._caps.network(address),
+                    location=self._locate(address),
+                )
+                await self._serve(receive, send, session, lambda: self._caps.welcome(place))
         finally:
             self._caps.leave(place)
+
+    @contextlib.contextmanager
+    def _admitting(self) -> Iterator[Admit]:
+        """Yield what judges one socket's hello; whom it admits is released when the socket ends."""
+        admitted: list[NodeId] = []
+
+        def admit(hello: p.Hello) -> Admission:
+            admission = self._admit(hello)
+            admitted.append(admission.node_id)
+            return admission
+
+        try:
+            yield admit
+        finally:
+            for node_id in admitted:
+                self._release(node_id)
 
     async def _refuse(self, send: Send, code: CloseCode, reason: str) -> None:
         # Accepted first: only an open WebSocket can be told why it is closed.
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": int(code), "reason": reason})
 
-    async def _serve(self, receive: Receive, send: Send, welcome: Callable[[], None]) -> None:
-        session = NodeSession(
-            trusted=self._trusted,
-            admit=self._admit,
-            models=self._models,
-            references=self._references,
-            agree=self._agree,
-        )
+    async def _serve(
+        self, receive: Receive, send: Send, session: NodeSession, welcome: Callable[[], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         graces: list[asyncio.TimerHandle] = []
