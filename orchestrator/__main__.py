@@ -11,6 +11,7 @@ from typing import Any
 import click
 import uvloop
 
+from bench.fleet.cli import simulate
 from orchestrator import app, commands, logs
 from orchestrator.errors import OperatorError
 from orchestrator.settings import Settings
@@ -100,7 +101,7 @@ def node(url: str, data_dir: Path, cpu_share: float, threads: int) -> None:
     sys.exit(native.run_node(url=url, data_dir=data_dir, cpu_share=cpu_share, threads=threads))
 
 
-for command in commands.COMMANDS:
+for command in (*commands.COMMANDS, simulate):
     cli.add_command(command)
 
 

@@ -27,12 +27,17 @@ from browser_node.protocol import Answer, AttemptId, ModelDigest, Task
 from orchestrator.api import Metrics, build_api
 from orchestrator.clock import Clock
 from orchestrator.console.app import build_console
+from orchestrator.console.control import FleetControl
 from orchestrator.console.sign_in import StoredSignIn
+from orchestrator.domain.fleet import Totals
 from orchestrator.domain.model import ModelSpec
 from orchestrator.domain.references import References
-from orchestrator.domain.scheduler import Scheduler
+from orchestrator.domain.scheduler import Options, Scheduler
+from orchestrator.domain.trust import Policy
 from orchestrator.engine import Engine
+from orchestrator.orders import Orders
 from orchestrator.settings import Settings
+from orchestrator.storage.audit_log import OperatorLog
 from orchestrator.storage.bootstrap import FirstStart, bootstrap
 from orchestrator.storage.catalogue import Catalogue, load_catalogue, read_small_files
 from orchestrator.storage.database import Database, open_database
@@ -40,10 +45,12 @@ from orchestrator.storage.keyring import Keyring
 from orchestrator.storage.keys import Pepper, find_key, load_pepper
 from orchestrator.storage.nodes import NodeLog
 from orchestrator.storage.request_log import RequestLog
+from orchestrator.storage.standings import StandingLog, find_standing
 from orchestrator.storage.writer import Writer
 from orchestrator.transport import listen
 from orchestrator.transport.caps import SocketCaps
 from orchestrator.transport.credentials import Gate, Nonces, Tickets, admit_worker
+from orchestrator.transport.geo import Geo
 from orchestrator.transport.headers import HostCheck
 from orchestrator.transport.nodes_ws import NodeSocket, bearer_check
 from orchestrator.transport.origins import Origins
@@ -51,6 +58,7 @@ from orchestrator.transport.pages import build_pages
 from orchestrator.transport.register import SOCKET_PATH, Register, admitted
 from orchestrator.transport.supervisor import WorkerSupervisor
 
+_SCRAPE_S: Final = 0.2
 WORKER_PATH: Final = "/worker/v1"
 FLUSH_S: Final = 5.0
 
@@ -86,6 +94,8 @@ class Application:
         self._writer = Writer(
             database, queue_max=settings.log_queue_max, flush_s=settings.log_flush_s
         )
+        self._policy = Policy(trust_after=settings.trust_after, audit_share=settings.audit_share)
+        self._geo = Geo(settings.geoip_database, here=settings.here)
         self.engine = self._build_engine()
         self._keyring = Keyring(
             pepper,
@@ -127,18 +137,31 @@ class Application:
             digest: ModelSpec(digest, manifest.id, manifest.size_bytes, manifest.min_memory_mb)
             for digest, manifest in manifests.items()
         }
+        settings = self.settings
         scheduler = Scheduler(
             models=specs,
             rng=self._rng,
             new_attempt_id=lambda: AttemptId(f"att_{self._rng.getrandbits(64):016x}"),
-            edge_budget_s=self.settings.edge_budget_s,
-            max_queued=self.settings.queue_max_jobs,
+            references=self._references,
+            policy=self._policy,
+            options=Options(
+                edge_budget_s=settings.edge_budget_s,
+                max_queued=settings.queue_max_jobs,
+                hedge_share=settings.hedge_share,
+                project_share=settings.queue_project_share,
+                newcomers_per_network=settings.newcomers_per_network,
+            ),
         )
         return Engine(
             scheduler=scheduler,
             models=manifests,
             clock=self._clock,
+            agree=self._agree,
             node_log=NodeLog(self._writer),
+            standings=StandingLog(self._writer),
+            find_standing=lambda identity, runtime: find_standing(
+                self._database, identity, runtime
+            ),
         )
 
     def _build_public_app(self, pepper: Pepper) -> ASGIApp:
@@ -148,6 +171,14 @@ class Application:
             settings,
             sign_in=StoredSignIn(self._database, clock=self._clock, settings=settings),
             fleet_source=self.engine.fleet,
+            control=FleetControl(
+                engine=self.engine,
+                database=self._database,
+                log=OperatorLog(self._writer),
+                flush=self._writer.flush,
+                clock=self._clock,
+                policy=self._policy,
+            ),
             clock=self._clock,
             shutdown=self._shutdown,
         )
@@ -168,7 +199,11 @@ class Application:
             metrics=self._build_metrics(),
         )
         nonces = Nonces(self._clock)
-        gate = Gate(nonces=nonces, tickets=Tickets(pepper.secret, self._clock))
+        gate = Gate(
+            nonces=nonces,
+            tickets=Tickets(pepper.secret, self._clock),
+            per_identity=settings.tabs_per_identity,
+        )
         register = Register(nonces=nonces, models=manifests, origins=origins, caps=self._caps)
         node_socket = NodeSocket(
             engine=self.engine,
@@ -176,6 +211,8 @@ class Application:
             references=self._references,
             agree=self._agree,
             admit=gate.admit,
+            release=gate.release,
+            locate=self._geo.locate,
             caps=self._caps,
             allowed=lambda scope: admitted(scope, origins),
         )
@@ -202,27 +239,44 @@ class Application:
         return self._judges[digest].agree(task, ours, theirs)
 
     def _build_metrics(self) -> Metrics:
-        metrics, engine = Metrics(), self.engine
+        metrics, engine, clock = Metrics(), self.engine, self._clock
+        held: list[tuple[float, Totals]] = []
+
+        def totals() -> Totals:
+            """Return the counts of this scrape: each gauge asks, and counting takes a while."""
+            now = clock.monotonic()
+            if not held or now - held[0][0] > _SCRAPE_S:
+                held[:] = [(now, engine.totals())]
+            return held[0][1]
+
         for name, text, value in (
-            ("nodes", "Edge nodes connected.", lambda: engine.totals().nodes),
-            ("jobs_queued", "Jobs that run nowhere yet.", lambda: engine.totals().queued),
-            ("jobs_running", "Jobs on a node or the worker.", lambda: engine.totals().running),
+            ("nodes", "Edge nodes connected.", lambda: totals().nodes),
+            ("jobs_queued", "Jobs that run nowhere yet.", lambda: totals().queued),
+            ("jobs_running", "Jobs on a node or the worker.", lambda: totals().running),
             (
                 "jobs_answered_edge",
                 "Jobs answered by nodes.",
-                lambda: engine.totals().answered_edge,
+                lambda: totals().answered_edge,
             ),
             (
                 "jobs_answered_cloud",
                 "Jobs answered by the CPU worker.",
-                lambda: engine.totals().answered_cloud,
+                lambda: totals().answered_cloud,
             ),
             (
                 "jobs_rerouted",
                 "Attempts that ended without answer.",
-                lambda: engine.totals().rerouted,
+                lambda: totals().rerouted,
             ),
-            ("jobs_failed", "Jobs that ended with an error.", lambda: engine.totals().failed),
+            ("jobs_failed", "Jobs that ended with an error.", lambda: totals().failed),
+            (
+                "jobs_hedged",
+                "Jobs started again on the CPU worker.",
+                lambda: totals().hedged,
+            ),
+            ("jobs_audited", "Answers put to a comparison.", lambda: totals().audited),
+            ("answers_disagreed", "Answers found wrong.", lambda: totals().disagreed),
+            ("audits_dropped", "Audits that had to give way.", lambda: totals().dropped),
             ("worker_ready", "1 when the CPU worker is calibrated.", engine.worker_ready),
         ):
             metrics.gauge(f"zerogpu_{name}", text, value)
@@ -275,9 +329,11 @@ class Application:
             gc.freeze()
             gc.set_threshold(20_000, 50, 50)
             started()
+            orders = asyncio.create_task(Orders(self._database, self.engine).follow())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
+            orders.cancel()
             await self._put_away()
         finally:
             self._shutdown.set()
@@ -289,6 +345,7 @@ class Application:
             path.unlink(missing_ok=True)
             self._keyring.close()
             self.catalogue.close()
+            self._geo.close()
             if not await asyncio.to_thread(self._writer.close, FLUSH_S):
                 log.error("rows were lost", queued=self._writer.queued)
 

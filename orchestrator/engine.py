@@ -9,25 +9,29 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import Final, Literal, Protocol, assert_never
 
 import structlog
 
 from browser_node import protocol as p
 from browser_node.models import Manifest
 from browser_node.protocol import CloseCode, ModelDigest, NodeId
-from orchestrator import errors
+from orchestrator import errors, fleet_view
 from orchestrator.clock import Clock
+from orchestrator.court import Court, FindStanding, StandingBook
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain import fleet as fl
 from orchestrator.domain import node_session as ns
-from orchestrator.domain.model import Answered, JobFailure, JobId, NewJob, Node
+from orchestrator.domain.model import Answered, JobFailure, JobId, NewJob
 from orchestrator.domain.scheduler import Scheduler
+from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 from orchestrator.storage.nodes import NodeLog, key_digest
 
 EVENTS_KEPT: Final = 200
 LATENCIES_KEPT: Final = 2048
+# A timer that fires so late says that the whole process stood still.
+OVERSLEPT_S: Final = 2.0
 
 log = structlog.get_logger("engine")
 
@@ -68,9 +72,23 @@ class Engine:
         scheduler: Scheduler,
         models: Mapping[ModelDigest, Manifest],
         clock: Clock,
+        agree: ns.Agree,
         node_log: NodeLog | None = None,
+        standings: StandingBook | None = None,
+        find_standing: FindStanding | None = None,
     ) -> None:
         self._node_log = node_log
+        self._court = Court(
+            models=models,
+            clock=clock,
+            agree=agree,
+            standings=standings,
+            find_standing=find_standing,
+            apply=self.apply,
+            record=self._record,
+        )
+        self._coming: deque[ev.Event] = deque()
+        self._applying = False
         self._scheduler = scheduler
         self._models = models
         self._clock = clock
@@ -152,29 +170,67 @@ class Engine:
     def fleet(self) -> fl.FleetSnapshot:
         """Return what an operator sees now."""
         now = self._clock.monotonic()
-        rows = tuple(self._row(node, now) for node in self._scheduler.board.nodes.values())
+        rows = []
+        for node in self._scheduler.board.nodes.values():
+            hello = self._connections[node.node_id].session.hello
+            runtime = hello.runtime if hello is not None else None
+            rows.append(fleet_view.node_row(node, runtime, models=self._models, now=now))
         return fl.FleetSnapshot(
-            at=self._clock.wall(), totals=self.totals(), nodes=rows, events=tuple(self._events)
+            at=self._clock.wall(),
+            totals=self.totals(),
+            nodes=tuple(rows),
+            events=tuple(self._events),
+            models=fleet_view.model_rows(self._scheduler, now),
+            projects=fleet_view.project_rows(self._scheduler),
         )
 
     def totals(self) -> fl.Totals:
         """Return the counts alone: cheap enough for a scrape."""
-        board, counters = self._scheduler.board, self._scheduler.counters
-        edge = [node for node in board.nodes.values() if not node.trusted]
-        latencies = sorted(self._latencies_s)
-        return fl.Totals(
-            nodes=len(edge),
-            nodes_active=sum(bool(node.speeds) and node.state == "active" for node in edge),
-            queued=self._scheduler.queued,
-            running=self._scheduler.running,
-            answered_edge=counters.answered_edge,
-            answered_cloud=counters.answered_cloud,
-            rerouted=counters.rerouted,
-            failed=counters.failed,
-            p50_ms=_percentile_ms(latencies, 0.5),
-            p95_ms=_percentile_ms(latencies, 0.95),
+        return fleet_view.totals(
+            self._scheduler,
+            latencies_s=self._latencies_s,
             cpu_worker="ready" if self.worker_ready() else self.worker_state,
         )
+
+    def decisions(self, count: int) -> list[fl.DecisionRow]:
+        """Return the latest placements, newest first."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        placed = self._scheduler.board.decisions.latest(count)
+        return [fleet_view.decision_row(one, now=now, wall=wall) for one in placed]
+
+    def decisions_of(self, number: str) -> list[fl.DecisionRow]:
+        """Return what is kept of request ``number``'s placements, oldest first."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        placed = self._scheduler.board.decisions.of_request(number)
+        return [fleet_view.decision_row(one, now=now, wall=wall) for one in placed]
+
+    def order_node(self, node_id: str, order: Literal["drain", "resume"]) -> bool:
+        """Take a node out of service or back in; False when it is not here."""
+        node = self._scheduler.board.nodes.get(NodeId(node_id))
+        if node is None or node.trusted:
+            return False
+        self.apply(ev.NodeOrdered(node.node_id, order))
+        return True
+
+    def order_standing(
+        self,
+        identity: str,
+        runtime: str,
+        order: Literal["quarantine", "ban", "release"],
+        standing: Standing | None,
+    ) -> bool:
+        """Do what an operator says of an identity; ``standing`` is what the records hold of it.
+
+        False when it is neither here nor in the records.
+        """
+        key = (Identity(identity), RuntimeClass(runtime))
+        if standing is None and key not in self._scheduler.checking.records.standings:
+            return False
+        self.apply(ev.StandingOrdered(*key, order, standing))
+        if order == "release":
+            # The records may hold a ban that this process has not heard of.
+            self._court.released(self._scheduler.checking.records.standings[key])
+        return True
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -199,13 +255,32 @@ class Engine:
         """Let every node go and stop the timer."""
         for connection in list(self._connections.values()):
             connection.link.close(CloseCode.GOING_AWAY, "the server is going down")
+        self._court.close()
         if self._timer is not None:
             self._timer.cancel()
 
     def apply(self, event: ev.Event) -> None:
-        """Let the scheduler handle ``event`` and do what it says."""
-        for effect in self._scheduler.handle(event, now=self._clock.monotonic()):
-            self._perform(effect)
+        """Let the scheduler handle ``event`` and do what it says.
+
+        Events that doing so causes wait for their turn: a frame is sent before what cancels it.
+        """
+        self._coming.append(event)
+        if self._applying:
+            return
+        self._applying = True
+        now = self._clock.monotonic()
+        if self._timer_at is not None and now - self._timer_at > OVERSLEPT_S:
+            log.warning("this process did not run", for_s=round(now - self._timer_at, 1))
+            self._coming.appendleft(ev.Overslept(now - self._timer_at))
+        try:
+            while self._coming:
+                effects = self._scheduler.handle(
+                    self._coming.popleft(), now=self._clock.monotonic()
+                )
+                for effect in effects:
+                    self._perform(effect)
+        finally:
+            self._applying = False
         self._arm()
 
     # ── performing ───────────────────────────────────────────────────────────────────────────────
@@ -253,8 +328,8 @@ class Engine:
                 self._deliver(effect.answer)
             case fx.SendJobs():
                 if (connection := self._connections.get(effect.node_id)) is not None:
-                    frame = connection.session.jobs(effect.items)
-                    connection.link.send(p.encode(frame))
+                    for frame in connection.session.jobs(effect.items):
+                        connection.link.send(p.encode(frame))
             case fx.SendCancel():
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     frame_ = connection.session.cancel(effect.attempt_ids)
@@ -277,8 +352,30 @@ class Engine:
                 text = f"A job left {effect.node_id}: {_CAUSES[effect.cause]}"
                 self._record("rerouted", text, effect.node_id)
                 log.info("rerouted", node_id=effect.node_id, cause=effect.cause)
+            case fx.LoadModel():
+                self._instruct(effect.node_id, lambda session: session.load(effect.digest))
+            case fx.UnloadModel():
+                self._instruct(effect.node_id, lambda session: session.unload(effect.digest))
+            case fx.Tell():
+                if (connection := self._connections.get(effect.node_id)) is not None:
+                    connection.link.send(p.encode(p.Notice(text=effect.text)))
+            case fx.RecallStanding():
+                self._court.recall(effect)
+            case fx.Compare():
+                self._court.compare(effect)
+            case fx.StandingChanged():
+                self._court.standing_changed(effect)
             case _:
                 assert_never(effect)
+
+    def _instruct(
+        self, node_id: NodeId, instruct: Callable[[ns.NodeSession], list[ns.Step]]
+    ) -> None:
+        if (connection := self._connections.get(node_id)) is not None:
+            for step in instruct(connection.session):
+                self._perform_step(connection, step)
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────
 
     def _deliver(self, answer: Answered) -> None:
         waiting = self._waiting.get(answer.job_id)
@@ -341,33 +438,6 @@ class Engine:
             jobs=jobs,
         )
 
-    def _row(self, node: Node, now: float) -> fl.NodeRow:
-        hello = self._connections[node.node_id].session.hello
-        runtime = hello.runtime if hello is not None else None
-        speeds = [speed.tokens_per_s for speed in node.speeds.values()]
-        reason = node.reason
-        if not node.speeds:
-            reason = "loading models" if node.loading else "waiting for known answers"
-        elif node.stale:
-            reason = "does not answer; its job went elsewhere"
-        return fl.NodeRow(
-            id=node.node_id,
-            kind=runtime.kind if runtime else "native",
-            backend=runtime.backend if runtime else "",
-            state=node.state if node.speeds else "loading",
-            reason=reason,
-            models=tuple(sorted(self._models[digest].id for digest in node.speeds)),
-            tokens_per_s=max(speeds, default=None),
-            rtt_ms=None if node.rtt_s is None else node.rtt_s * 1000,
-            slots_used=node.slots_used,
-            slots=node.slots,
-            jobs_done=node.jobs_done,
-            failures=node.failures,
-            reroutes=node.reroutes,
-            connected_s=now - node.joined_at,
-            agent=runtime.agent if runtime else "",
-        )
-
 
 _CAUSES: Final[Mapping[str, str]] = {
     "closed": "the node went away",
@@ -375,6 +445,7 @@ _CAUSES: Final[Mapping[str, str]] = {
     "lease": "its lease ended",
     "failed": "the node failed at it",
     "handed_back": "the node handed it back",
+    "distrusted": "the node is believed no more",
 }
 
 
@@ -385,16 +456,12 @@ def _name(session: ns.NodeSession) -> str:
     return f"A {'tab' if kind == 'browser' else 'native node'} ({session.node_id})"
 
 
-def _percentile_ms(ordered_s: Sequence[float], share: float) -> float | None:
-    if not ordered_s:
-        return None
-    return ordered_s[min(int(len(ordered_s) * share), len(ordered_s) - 1)] * 1000
-
-
 def _error(failure: JobFailure) -> errors.ApiError:
     match failure.code:
         case "no_capacity":
-            return errors.NoCapacity(failure.message, retry_after_s=failure.retry_after_s)
+            return errors.NoCapacity(
+                failure.message, retry_after_s=failure.retry_after_s, skipped=failure.skipped
+            )
         case "overloaded":
             return errors.Overloaded(failure.message, retry_after_s=failure.retry_after_s)
         case "shutting_down":

@@ -15,13 +15,23 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser_node import protocol as p
-from browser_node.agreement import agree
+from browser_node.agreement import Verdict, agree
 from browser_node.models import Manifest, Price, digest_of, encode_manifest
-from browser_node.protocol import AttemptId, ModelDigest
+from browser_node.protocol import Answer, AttemptId, ModelDigest, Task
 from orchestrator.clock import Clock
-from orchestrator.domain.model import Answered, JobId, ModelSpec, NewJob, ProjectId
+from orchestrator.court import FindStanding, StandingBook
+from orchestrator.domain.model import (
+    NOWHERE,
+    Answered,
+    JobId,
+    Location,
+    ModelSpec,
+    NewJob,
+    ProjectId,
+)
 from orchestrator.domain.references import References
-from orchestrator.domain.scheduler import Scheduler
+from orchestrator.domain.scheduler import Options, Scheduler
+from orchestrator.domain.trust import Policy
 from orchestrator.engine import Engine
 from orchestrator.settings import Settings
 from orchestrator.transport import listen
@@ -31,6 +41,9 @@ from orchestrator.transport.nodes_ws import NodeSocket, bearer_check
 from orchestrator.transport.origins import Origins
 from orchestrator.transport.register import SOCKET_PATH, Register, admitted
 from tests.fakes import DIMENSIONS, ScriptedNode
+
+# Most tests are not about trust: whoever calibrates is believed, and nobody looks again.
+TRUSTING = Policy(trust_after=0, audit_share=0.0)
 
 
 def manifest(pipeline: Any = "embeddings", *, name: str = "tiny", **changes: Any) -> Manifest:
@@ -121,31 +134,57 @@ class Arena:
 
 @contextlib.asynccontextmanager
 async def arena(
-    *manifests: Manifest, caps: dict[str, int] | None = None, **scheduler_options: Any
+    *manifests: Manifest,
+    caps: dict[str, int] | None = None,
+    policy: Policy = TRUSTING,
+    standings: StandingBook | None = None,
+    find_standing: FindStanding | None = None,
+    per_identity: int = 4,
+    locate: Callable[[str], Location] = lambda _: NOWHERE,
+    **options: Any,
 ) -> AsyncIterator[Arena]:
-    """Run an `Arena`; on leaving, every socket is closed and every task is over."""
+    """Run an `Arena`; on leaving, every socket is closed and every task is over.
+
+    Every node that calibrates is trusted and nobody is audited, unless ``policy`` says otherwise.
+    """
     clock = Clock()
     models = {digest_of(encode_manifest(m)): m for m in (manifests or (manifest(),))}
     rng = random.Random(7)
+    references = References(rng)
     scheduler = Scheduler(
         models={d: ModelSpec(d, m.id, m.size_bytes, m.min_memory_mb) for d, m in models.items()},
         rng=rng,
         new_attempt_id=lambda: AttemptId(f"att_{secrets.token_hex(8)}"),
-        **scheduler_options,
+        references=references,
+        policy=policy,
+        options=Options(**{"hedge_share": 0.0, "project_share": 1.0, **options}),
     )
-    engine = Engine(scheduler=scheduler, models=models, clock=clock)
-    references = References(rng)
+
+    def judge(digest: ModelDigest, _: Task, ours: Answer, theirs: Answer) -> Verdict:
+        return agree(models[digest], ours, theirs)
+
+    engine = Engine(
+        scheduler=scheduler,
+        models=models,
+        clock=clock,
+        agree=judge,
+        standings=standings,
+        find_standing=find_standing,
+    )
     settings = Settings(host="127.0.0.1", port=0)
     origins = Origins.of(settings)
     nonces = Nonces(clock)
     limits = {"total": 100, "per_address": 100, "unwelcomed": 100, **(caps or {})}
     counted = SocketCaps(clock=clock, **limits)
+    gate = Gate(nonces=nonces, tickets=Tickets(b"secret", clock), per_identity=per_identity)
     socket = NodeSocket(
         engine=engine,
         models=models,
         references=references,
-        agree=lambda digest, _, ours, theirs: agree(models[digest], ours, theirs),
-        admit=Gate(nonces=nonces, tickets=Tickets(b"secret", clock)).admit,
+        agree=judge,
+        admit=gate.admit,
+        release=gate.release,
+        locate=locate,
         caps=counted,
         allowed=lambda scope: admitted(scope, origins),
         hello_timeout_s=0.3,
@@ -156,7 +195,7 @@ async def arena(
         engine=engine,
         models=models,
         references=references,
-        agree=lambda digest, _, ours, theirs: agree(models[digest], ours, theirs),
+        agree=judge,
         admit=admit_worker,
         caps=SocketCaps(total=9, per_address=9, unwelcomed=9, clock=clock),
         allowed=bearer_check(secret),

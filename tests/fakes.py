@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, Self
 
+import msgspec
 import websockets
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from browser_node import protocol as p
 from browser_node.models import Manifest
+from orchestrator.domain.effects import Evidence
+from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 
 DIMENSIONS = 384
 
@@ -52,10 +55,35 @@ def answer_of(manifest: Manifest, task: p.Task | p.JobItem) -> p.Answer:
             return p.Answer(output=text.encode(), evidence=vector)
 
 
+class Shelf:
+    """The records of identities, kept while it lives: what a database does for the engine."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], Standing] = {}
+        self.evidence: list[Evidence] = []
+
+    def changed(self, standing: Standing, *, now: float, released: bool = False) -> None:
+        key = (standing.identity, standing.runtime)
+        kept = msgspec.structs.replace(standing)
+        if key in self.records and not released:
+            # As the database: only a release lifts a quarantine or a ban.
+            kept.quarantined |= self.records[key].quarantined
+            kept.banned |= self.records[key].banned
+        self.records[key] = kept
+
+    def disagreed(self, standing: Standing, evidence: Evidence, *, now: float) -> None:
+        self.changed(standing, now=now)
+        self.evidence.append(evidence)
+
+    def find(self, identity: Identity, runtime: RuntimeClass) -> Standing | None:
+        return self.records.get((identity, runtime))
+
+
 class ScriptedNode:
     """A node that answers at once, unless ``on_jobs`` says otherwise.
 
     ``on_jobs(node, frame)`` may send what it likes; ``wrong`` makes it fail its calibration.
+    ``address`` is the loopback address it comes from: each is another network.
     """
 
     def __init__(
@@ -67,6 +95,7 @@ class ScriptedNode:
         tokens_per_s: float = 20_000.0,
         wrong: bool = False,
         memory_mb: int = 4000,
+        address: str = "127.0.0.1",
     ) -> None:
         self.manifests = manifests
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -75,6 +104,7 @@ class ScriptedNode:
         self.tokens_per_s = tokens_per_s
         self.wrong = wrong
         self.memory_mb = memory_mb
+        self.address = address
         self.node_id = ""
         self.ticket: str | None = None
         self.received: list[p.OrchestratorFrame] = []
@@ -98,7 +128,10 @@ class ScriptedNode:
         registration = await asyncio.to_thread(self.register, url)
         socket_url = url.replace("http", "ws", 1) + registration["socket"]
         self._socket = await websockets.connect(
-            socket_url, subprotocols=[websockets.Subprotocol(p.SUBPROTOCOL)], compression=None
+            socket_url,
+            subprotocols=[websockets.Subprotocol(p.SUBPROTOCOL)],
+            compression=None,
+            local_addr=(self.address, 0),
         )
         self._start()
         self.send(self.hello(nonce=registration["nonce"], origin=registration["origin"]))

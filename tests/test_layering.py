@@ -15,8 +15,8 @@ ORCHESTRATOR_LAYERS = [
     {"settings", "errors", "clock", "logs"},
     {"domain"},
     {"storage", "bus"},
-    {"engine"},
-    {"api", "console", "transport"},
+    {"engine", "fleet_view", "court"},
+    {"api", "console", "transport", "orders"},
     {"app"},
     {"__main__", "commands"},
 ]

@@ -1,4 +1,4 @@
-"""What a signed-in operator uses: sign-in, sign-out and the live stream of the fleet.
+"""What a signed-in operator uses: sign-in, sign-out, the live stream of the fleet, and the desk.
 
 Routes:
 
@@ -6,13 +6,15 @@ Routes:
     POST /console/sign-out          ends the session, goes to /operate
     GET  /console/session           {"signed_in": bool}
     GET  /console/stream            server-sent events, see `feed`
+
+and those of `desk`, where decisions, standings and the audit log are read and orders are given.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -20,11 +22,13 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.clock import Clock
 from orchestrator.console import feed
+from orchestrator.console.control import Control
+from orchestrator.console.desk import Desk
+from orchestrator.console.replies import Refusal, redirect, refuse, reply
 from orchestrator.console.sign_in import SignIn, clear_session, session_of, set_session
 from orchestrator.domain.fleet import FleetSnapshot
 from orchestrator.settings import Settings
-from orchestrator.transport.assets import send_reply
-from orchestrator.transport.headers import Header, header, inert_headers
+from orchestrator.transport.headers import header, inert_headers
 from orchestrator.transport.origins import Origins
 
 STREAM_INTERVAL_S: Final = 1.0
@@ -32,7 +36,6 @@ STREAM_INTERVAL_S: Final = 1.0
 SESSION_CHECK_S: Final = 15.0
 # A client that has stopped reading cannot take the farewell either; nobody waits for it.
 _FAREWELL_S: Final = 0.5
-_NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 
 
 def build_console(
@@ -40,6 +43,7 @@ def build_console(
     *,
     sign_in: SignIn,
     fleet_source: Callable[[], FleetSnapshot],
+    control: Control,
     clock: Clock,
     shutdown: asyncio.Event,
     stream_interval_s: float = STREAM_INTERVAL_S,
@@ -52,6 +56,7 @@ def build_console(
         settings,
         sign_in=sign_in,
         fleet_source=fleet_source,
+        control=control,
         clock=clock,
         shutdown=shutdown,
         stream_interval_s=stream_interval_s,
@@ -67,12 +72,14 @@ class Console:
         *,
         sign_in: SignIn,
         fleet_source: Callable[[], FleetSnapshot],
+        control: Control,
         clock: Clock,
         shutdown: asyncio.Event,
         stream_interval_s: float,
     ) -> None:
         self._sign_in = sign_in
         self._origins = Origins.of(settings)
+        self._desk = Desk(control, origins=self._origins)
         self._lifetime_s = settings.console_session_lifetime_s
         self._secure = settings.url.startswith("https:")
         self._clock = clock
@@ -100,46 +107,57 @@ class Console:
                 answer = b'{"signed_in":%b}' % (
                     b"true" if await self.signed_in(scope) else b"false"
                 )
-                await _reply(scope, send, 200, body=answer)
+                await reply(scope, send, 200, body=answer)
             case "GET", "/console/stream":
                 await self._stream(scope, receive, send)
             case _, "/console/sign-in" | "/console/session" | "/console/stream":
-                await _reply(scope, send, 405, headers=[(b"allow", b"GET")])
+                await reply(scope, send, 405, headers=[(b"allow", b"GET")])
             case _, "/console/sign-out":
-                await _reply(scope, send, 405, headers=[(b"allow", b"POST")])
+                await reply(scope, send, 405, headers=[(b"allow", b"POST")])
+            case _, path if self._desk.serves(path):
+                await self._at_desk(scope, receive, send)
             case _:
-                await _reply(scope, send, 404)
+                await reply(scope, send, 404)
+
+    async def _at_desk(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session = session_of(scope)
+        try:
+            if session is None or not await self._sign_in.holds(session):
+                raise _signed_out()
+            await self._desk.answer(scope, receive, send, session=session)
+        except Refusal as refusal:
+            await refuse(scope, send, refusal)
 
     async def _enter(self, scope: Scope, send: Send) -> None:
         if "prefetch" in (header(scope, b"sec-purpose") or ""):
             # A browser that fetches ahead would use up the link before the click.
-            await _reply(scope, send, 503)
+            await reply(scope, send, 503)
             return
         query = parse_qs(scope["query_string"].decode("latin-1"))
         token = query.get("token", [""])[0]
         session = await self._sign_in.redeem(token) if token else None
         if session is None:
-            await _redirect(scope, send, "/operate?link=void")
+            await redirect(scope, send, "/operate?link=void")
             return
         secure = self._secure or scope["scheme"] == "https"
         cookie = set_session(session, lifetime_s=self._lifetime_s, secure=secure)
-        await _redirect(scope, send, "/operate", headers=[cookie])
+        await redirect(scope, send, "/operate", headers=[cookie])
 
     async def _leave(self, scope: Scope, send: Send) -> None:
         if not self._origins.admits(
             header(scope, b"origin"), scheme=scope["scheme"], host=header(scope, b"host")
         ):
-            await _reply(scope, send, 403)
+            await reply(scope, send, 403)
             return
         if session := session_of(scope):
             await self._sign_in.end(session)
         secure = self._secure or scope["scheme"] == "https"
-        await _redirect(scope, send, "/operate", headers=[clear_session(secure=secure)])
+        await redirect(scope, send, "/operate", headers=[clear_session(secure=secure)])
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = session_of(scope)
         if session is None or not await self._sign_in.holds(session):
-            await _reply(scope, send, 401, body=b'{"error":{"code":"signed_out"}}')
+            await refuse(scope, send, _signed_out())
             return
         await send(
             {
@@ -187,6 +205,11 @@ class Console:
             before = after
 
 
+def _signed_out() -> Refusal:
+    message = "You are signed out. Make a new link with `zerogpu console-link`."
+    return Refusal(401, "signed_out", message)
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -206,25 +229,3 @@ async def _farewell(send: Send, data: bytes) -> None:
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(_FAREWELL_S):
             await send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-async def _redirect(scope: Scope, send: Send, to: str, *, headers: Iterable[Header] = ()) -> None:
-    await _reply(scope, send, 303, headers=[(b"location", to.encode()), *headers])
-
-
-async def _reply(
-    scope: Scope,
-    send: Send,
-    status: int,
-    *,
-    headers: Iterable[Header] = (),
-    body: bytes = b"",
-) -> None:
-    kind = [(b"content-type", b"application/json")] if body else []
-    await send_reply(
-        scope,
-        send,
-        status=status,
-        headers=[*inert_headers(), _NO_STORE, *kind, *headers],
-        body=body,
-    )

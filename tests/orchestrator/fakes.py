@@ -28,6 +28,7 @@ from browser_node.models import (
 from browser_node.protocol import NodeId
 from orchestrator.api import Metrics, build_api
 from orchestrator.clock import Clock
+from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, NewJob, Place
 from orchestrator.settings import Settings
 from orchestrator.storage import keys
@@ -160,6 +161,10 @@ class LocalEngine:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def decisions_of(self, number: str) -> list[DecisionRow]:
+        """Return nothing: a fake places no jobs."""
+        return []
 
     async def answer(self, jobs: Sequence[NewJob]) -> list[Answered]:
         self.jobs += jobs

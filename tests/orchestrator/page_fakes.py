@@ -14,10 +14,18 @@ import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from browser_node.models import FilePart, Manifest, ModelFile, Price, digest_of, encode_manifest
-from orchestrator.domain.fleet import FleetEvent, FleetSnapshot, NodeRow, Totals
+from orchestrator.domain.fleet import (
+    FleetEvent,
+    FleetSnapshot,
+    ModelRow,
+    NodeRow,
+    ProjectRow,
+    Totals,
+)
 
 AGENTS = ("Chrome 156, Windows", "Firefox 153, Linux", "Edge 156, Windows", "Chrome 156, Android")
 MODELS = ("all-minilm-l6-v2", "zlm-v1-iab-classify-edge", "zlm-v1-summary-cloud")
+REGIONS = ("EU-DE", "EU-PL", "NA-US", "SA-BR", "AS-JP", "")
 STARTED_AT = 1_700_000_000.0
 
 
@@ -43,11 +51,18 @@ def http_scope(path: str, *, method: str = "GET", **headers: str) -> Scope:
     }  # fmt: skip
 
 
-async def ask(app: ASGIApp, path: str, *, method: str = "GET", **headers: str) -> Reply:
+async def ask(
+    app: ASGIApp, path: str, *, method: str = "GET", body: bytes = b"", **headers: str
+) -> Reply:
     """Send one request to an ASGI app and collect the whole answer."""
     reply = Reply()
+    # In two pieces, as a network may deliver it.
+    pieces = [(body[:7], True), (body[7:], False)]
 
     async def receive() -> Message:
+        if pieces:
+            piece, more = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": more}
         await asyncio.Event().wait()  # the client stays
         raise AssertionError
 
@@ -77,16 +92,30 @@ class FakeFleet:
     totals: Totals = field(default_factory=Totals)
     rows: list[NodeRow] = field(default_factory=list)
     events: list[FleetEvent] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    projects: list[ProjectRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self.rows = [self._worker(), *(self._node(index) for index in range(self.size))]
         self._count()
+        self._place()
 
     def snapshot(self) -> FleetSnapshot:
         return FleetSnapshot(
-            at=self.at, totals=self.totals, nodes=tuple(self.rows), events=tuple(self.events[-200:])
+            at=self.at,
+            totals=self._counted(),
+            nodes=tuple(self.rows),
+            events=tuple(self.events[-200:]),
+            models=tuple(self.models),
+            projects=tuple(self.projects),
         )
+
+    def change(self, node_id: str, **fields: object) -> NodeRow:
+        """Replace fields of one row; returns the new row."""
+        index = next(i for i, row in enumerate(self.rows) if row.id == node_id)
+        self.rows[index] = msgspec.structs.replace(self.rows[index], **fields)
+        return self.rows[index]
 
     def happen(self, kind: str, text: str, node_id: str | None = None) -> None:
         seq = len(self.events) + 1
@@ -134,7 +163,7 @@ class FakeFleet:
         return NodeRow(
             id="cpu-worker", kind="cpu", backend="onnxruntime", state="active", models=MODELS,
             tokens_per_s=9840.0, rtt_ms=0.2, slots=16, jobs_done=213, connected_s=86_470,
-            agent="zerogpu 0.1, Linux",
+            agent="zerogpu 0.1, Linux", level="trusted", runtime="native/onnxruntime",
         )  # fmt: skip
 
     def _node(self, index: int) -> NodeRow:
@@ -153,7 +182,7 @@ class FakeFleet:
         speed = (5200 if native else 900) * (0.7 + pick())
         ready = MODELS[: 1 + index % 3] if index % 4 else MODELS
         row = {
-            "id": f"n_{int(pick() * 0xFFFFFF):06x}", "state": state,
+            "id": f"node_{int(pick() * 2**53):016x}", "state": state,
             "kind": "native" if native else "browser",
             "backend": "onnxruntime" if native else "wasm", "reason": reason,
             "models": () if loading else ready, "tokens_per_s": None if loading else speed,
@@ -161,18 +190,50 @@ class FakeFleet:
             "jobs_done": int(pick() * 1400), "failures": int(pick() * 1.15),
             "reroutes": int(pick() * 4), "connected_s": pick() * 30_000,
             "agent": "zerogpu 0.1, macOS" if native else AGENTS[index % 4],
+            "runtime": "native/onnxruntime" if native else "browser/wasm",
+            "region": REGIONS[index % len(REGIONS)],
+            "level": "newcomer" if loading or index % 5 == 1 else "trusted",
+            "agreed": 0 if loading else int(10 + pick() * 80) // (8 if index % 5 == 1 else 1),
         }  # fmt: skip
+        row["identity"] = hashlib.sha256(str(row["id"]).encode()).hexdigest()
         return msgspec.convert(row, NodeRow)
 
-    def _count(self) -> None:
+    def _counted(self) -> Totals:
         edge = [row for row in self.rows if row.kind != "cpu"]
-        self.totals = Totals(
+        return msgspec.structs.replace(
+            self.totals,
             nodes=len(edge),
             nodes_active=sum(row.state == "active" for row in edge),
-            queued=3 if edge else 0,
-            answered_edge=18_204 if edge else 0,
-            answered_cloud=1_311 if edge else 0,
-            rerouted=96 if edge else 0,
+            newcomers=sum(row.level == "newcomer" for row in edge),
+            quarantined=sum(row.level == "quarantined" for row in edge),
+        )
+
+    def _place(self) -> None:
+        for number, model in enumerate(MODELS):
+            ready = sum(model in row.models and row.kind != "cpu" for row in self.rows)
+            groups = {"open": ready - 5, "busy": 2, "newcomer": 2, "paused": 1, "not_loaded": 3}
+            self.models.append(
+                ModelRow(
+                    id=model, ready=ready, loading=3 - number, queued=(2, 0, 11)[number],
+                    demand_tokens_per_s=(2_140.0, 0.0, 9_800.0)[number],
+                    supply_tokens_per_s=ready * (820.0, 760.0, 240.0)[number],
+                    groups={k: v for k, v in groups.items() if v > 0} if ready else {},
+                )
+            )  # fmt: skip
+        if self.size:
+            self.projects = [
+                ProjectRow(id="prj_newsroom", queued=11, running=6, weight=2.0),
+                ProjectRow(id="prj_shop_search", queued=2, running=3),
+            ]
+
+    def _count(self) -> None:
+        self.totals = Totals(
+            queued=3 if self.size else 0,
+            answered_edge=18_204 if self.size else 0,
+            answered_cloud=1_311 if self.size else 0,
+            rerouted=96 if self.size else 0,
+            audited=912 if self.size else 0,
+            hedged=204 if self.size else 0,
             cpu_worker="ready",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.settings import Settings
 from orchestrator.transport.headers import HostCheck
 from orchestrator.transport.origins import Origins
 from orchestrator.transport.pages import build_pages
+from tests.orchestrator.page_desk import FakeEngine, open_desk
 from tests.orchestrator.page_fakes import FakeFleet, FakeSignIn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,6 +31,7 @@ class Served:
 
     url: str
     fleet: FakeFleet
+    engine: FakeEngine
     sign_in: FakeSignIn
     shutdown: asyncio.Event
     server: uvicorn.Server
@@ -49,36 +52,40 @@ async def serve(
     fleet, sign_in, shutdown = fleet or FakeFleet(), FakeSignIn(), asyncio.Event()
     settings = Settings(build_dir=build_dir, static_dir=static_dir)
     clock = Clock()
-    console = build_console(
-        settings, sign_in=sign_in, fleet_source=fleet.snapshot, clock=clock, shutdown=shutdown,
-        stream_interval_s=interval_s,
-    )  # fmt: skip
-    pages = build_pages(
-        settings, fleet_source=fleet.snapshot, signed_in=console.signed_in, clock=clock
-    )
-    requests: list[str] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_desk(Path(folder), fleet, clock) as (engine, control),
+    ):
+        console = build_console(
+            settings, sign_in=sign_in, fleet_source=fleet.snapshot, control=control, clock=clock,
+            shutdown=shutdown, stream_interval_s=interval_s,
+        )  # fmt: skip
+        pages = build_pages(
+            settings, fleet_source=fleet.snapshot, signed_in=console.signed_in, clock=clock
+        )
+        requests: list[str] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            requests.append(scope["path"])
-        inside = str(scope.get("path", "")).startswith("/console/")
-        await (console if inside else pages)(scope, receive, send)
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                requests.append(scope["path"])
+            inside = str(scope.get("path", "")).startswith("/console/")
+            await (console if inside else pages)(scope, receive, send)
 
-    config = uvicorn.Config(
-        HostCheck(app, origins=Origins.of(settings)),
-        log_level="warning", access_log=False, lifespan="off", ws="none",
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    # Listening before the server runs: the first request waits in the kernel instead of failing.
-    listener = socket.create_server(("127.0.0.1", port))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    task.add_done_callback(lambda _: served.stopped.set())
-    served = Served(url, fleet, sign_in, shutdown, server, requests)
-    try:
-        yield served
-    finally:
-        shutdown.set()
-        server.should_exit = True
-        async with asyncio.timeout(10):
-            await task
+        config = uvicorn.Config(
+            HostCheck(app, origins=Origins.of(settings)),
+            log_level="warning", access_log=False, lifespan="off", ws="none",
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        # Listening before the server runs: the first request waits in the kernel.
+        listener = socket.create_server(("127.0.0.1", port))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        task.add_done_callback(lambda _: served.stopped.set())
+        served = Served(url, fleet, engine, sign_in, shutdown, server, requests)
+        try:
+            yield served
+        finally:
+            shutdown.set()
+            server.should_exit = True
+            async with asyncio.timeout(10):
+                await task

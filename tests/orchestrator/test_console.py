@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from starlette.types import Message, Scope
 
 from orchestrator.clock import Clock
 from orchestrator.console.app import SESSION_CHECK_S, Console, build_console
+from orchestrator.console.control import Control
 from orchestrator.console.sign_in import StoredSignIn
 from orchestrator.settings import Settings
 from orchestrator.storage.console_sessions import create_link
 from orchestrator.storage.database import open_database
+from tests.orchestrator.page_desk import open_desk
 from tests.orchestrator.page_fakes import FakeFleet, FakeSignIn, Reply, ask, http_scope
 
 COOKIE = "zerogpu_console=session-of-link-1"
@@ -25,6 +28,7 @@ COOKIE = "zerogpu_console=session-of-link-1"
 class Desk:
     """A console whose clock, fleet and shutdown the test holds."""
 
+    control: Control
     settings: Settings = field(default_factory=Settings)
     fleet: FakeFleet = field(default_factory=FakeFleet)
     sign_in: FakeSignIn = field(default_factory=FakeSignIn)
@@ -36,6 +40,7 @@ class Desk:
             self.settings,
             sign_in=self.sign_in,
             fleet_source=self.fleet.snapshot,
+            control=self.control,
             clock=Clock(monotonic=lambda: self.now, wall=lambda: self.now),
             shutdown=self.shutdown,
             stream_interval_s=0.01,
@@ -47,8 +52,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    fleet = FakeFleet()
+    with open_desk(tmp_path, fleet, Clock()) as (_, control):
+        yield Desk(control, fleet=fleet)
 
 
 @pytest.fixture
@@ -133,8 +140,8 @@ async def test_a_browser_that_fetches_ahead_does_not_use_the_link_up(desk: Desk)
     assert click.headers["location"] == "/operate"
 
 
-async def test_the_cookie_is_for_https_only_where_the_server_is() -> None:
-    desk = Desk(settings=Settings(public_url="https://node.example"))
+async def test_the_cookie_is_for_https_only_where_the_server_is(desk: Desk) -> None:
+    desk.settings = Settings(public_url="https://node.example")
 
     reply = await ask(desk.console(), "/console/sign-in?token=link-1", host="node.example")
 
