@@ -111,6 +111,16 @@ async def test_a_limit_changed_while_it_runs_is_told_at_once(tab: Page) -> None:
     await expect(tab.get_by_text('{"type":"limits","runHidden":true}')).to_be_attached()
 
 
+async def test_a_tab_about_to_be_frozen_tells_its_node(tab: Page) -> None:
+    await _start(tab)
+
+    await tab.evaluate("document.dispatchEvent(new Event('freeze'))")
+    await expect(tab.get_by_text('{"type":"signals","frozen":true}')).to_be_attached()
+
+    await tab.evaluate("document.dispatchEvent(new Event('resume'))")
+    await expect(tab.get_by_text('{"type":"signals","frozen":false}')).to_be_attached()
+
+
 async def test_pressure_counts_only_while_it_can_come_from_others(tab: Page) -> None:
     await tab.add_init_script(
         """window.PressureObserver = class {

@@ -3,6 +3,8 @@
 
 /** @typedef {'active' | 'hidden' | 'throttled' | 'paused' | 'draining' | 'loading'} NodeState */
 
+/** @typedef {'newcomer' | 'trusted' | 'quarantined' | 'banned'} Level */
+
 /**
  * @typedef {object} NodeRow  see `orchestrator/domain/fleet.py`
  * @property {string} id
@@ -21,6 +23,12 @@
  * @property {number} connected_s   when this row was sent
  * @property {number} since         added here: server time at which the node connected
  * @property {string} agent
+ * @property {string} region        "EU", "EU-DE", or empty when unknown
+ * @property {Level} level
+ * @property {string} identity      empty for the CPU worker
+ * @property {string} runtime       kind/backend: trust is kept within one
+ * @property {number} agreed        audits that it passed
+ * @property {number} disagreed     and that it did not
  */
 
 /**
@@ -36,7 +44,16 @@
  * @property {number | null} p50_ms
  * @property {number | null} p95_ms
  * @property {'off' | 'starting' | 'ready' | 'restarting'} cpu_worker
+ * @property {number} hedged
+ * @property {number} audited
+ * @property {number} disagreed
+ * @property {number} newcomers
+ * @property {number} quarantined
  */
+
+/** @typedef {{id: string, ready: number, loading: number, queued: number, demand_tokens_per_s: number,
+ *   supply_tokens_per_s: number, groups: Record<string, number>}} ModelRow */
+/** @typedef {{id: string, queued: number, running: number, weight: number}} ProjectRow */
 
 /** @typedef {{seq: number, at: number, kind: string, text: string, node_id: string | null}} FleetEvent */
 
@@ -52,9 +69,12 @@
  * @property {Map<string, NodeRow>} nodes
  * @property {FleetEvent[]} events   newest first
  * @property {Sample[]} samples      oldest first
+ * @property {ModelRow[]} models
+ * @property {ProjectRow[]} projects
  */
 
-/** @typedef {{at: number, totals: Totals, nodes: NodeRow[], gone?: string[], events: FleetEvent[]}} Message */
+/** @typedef {{at: number, totals: Totals, nodes: NodeRow[], gone?: string[], events: FleetEvent[],
+ *   models?: ModelRow[], projects?: ProjectRow[]}} Message  left out is what has not changed */
 
 export const SAMPLES_KEPT = 120;
 export const EVENTS_KEPT = 200;
@@ -62,7 +82,7 @@ export const EVENTS_KEPT = 200;
 const GAP_S = 5;
 
 /** @type {Fleet} */
-export const NO_FLEET = { at: 0, totals: null, nodes: new Map(), events: [], samples: [] };
+export const NO_FLEET = { at: 0, totals: null, nodes: new Map(), events: [], samples: [], models: [], projects: [] };
 
 /**
  * The first message of a connection: all rows, and the events this page has not seen.
@@ -79,6 +99,7 @@ export function withSnapshot(fleet, message) {
     nodes: new Map(message.nodes.map(row => [row.id, dated(row, message.at)])),
     events: merged(restarted ? [] : fleet.events, message.events),
     samples: restarted || missed ? [] : fleet.samples,
+    ...placement(fleet, message),
   };
 }
 
@@ -98,8 +119,15 @@ export function withChange(fleet, message) {
     nodes,
     events: merged(fleet.events, message.events),
     samples: [...fleet.samples, sample(fleet, message)].slice(-SAMPLES_KEPT),
+    ...placement(fleet, message),
   };
 }
+
+/** @param {Fleet} fleet @param {Message} message */
+const placement = (fleet, message) => ({
+  models: message.models ?? fleet.models,
+  projects: message.projects ?? fleet.projects,
+});
 
 /** @param {Fleet} fleet @param {Message} message @returns {Sample} */
 function sample(fleet, message) {
@@ -132,6 +160,6 @@ export const STATES = {
   hidden: { group: 'limited', word: 'Hidden', tone: 'warn' },
   throttled: { group: 'limited', word: 'Throttled', tone: 'warn' },
   paused: { group: 'paused', word: 'Paused', tone: 'off' },
-  draining: { group: 'paused', word: 'Leaving', tone: 'off' },
+  draining: { group: 'paused', word: 'Draining', tone: 'off' },
   loading: { group: 'loading', word: 'Loading', tone: 'info' },
 };

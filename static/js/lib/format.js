@@ -12,6 +12,7 @@ const compact = new Intl.NumberFormat(locale, { notation: 'compact', maximumFrac
 const megabytes = new Intl.NumberFormat(locale, { style: 'unit', unit: 'megabyte', maximumFractionDigits: 1 });
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto', style: 'narrow' });
 const clock = new Intl.DateTimeFormat(locale, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const dayAndClock = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' });
 const plurals = new Intl.PluralRules(locale);
 
 /** @param {number} value */
@@ -49,6 +50,12 @@ export function duration(seconds) {
 
 /** @param {number} at seconds since the epoch */
 export const time = at => clock.format(at * 1000);
+
+/** With the day, for what may be long ago. @param {number} at seconds since the epoch */
+export const moment = at => dayAndClock.format(at * 1000);
+
+/** A short length of time, measured finely: 41.2 ms, 3.2 s. @param {number} seconds */
+export const span = seconds => (seconds < 1 ? `${rate(seconds * 1000)} ms` : `${rate(seconds)} s`);
 
 /**
  * Choose a sentence by number: `plural(2, {one: '# tab', other: '# tabs'})`.

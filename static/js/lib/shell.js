@@ -2,7 +2,7 @@
 /** What every page has: icons, the theme switch, the facts the server wrote into the page, a way to mount. */
 import { html, render, signal } from '/vendor/@/ui.js';
 
-const OWN_ICONS = new Set(['down', 'search', 'send', 'sort', 'tab', 'up']);
+const OWN_ICONS = new Set(['down', 'more', 'search', 'send', 'sort', 'tab', 'up']);
 
 /** @param {{name: string}} props  a symbol of our sprite or of the vendored one */
 export const Icon = ({ name }) => html`<svg class="i" aria-hidden="true">

@@ -14,6 +14,7 @@ const KINDS = {
   left: { icon: 'x', tone: 'off' },
   rerouted: { icon: 'shuffle', tone: 'warn' },
   failed: { icon: 'triangle-alert', tone: 'bad' },
+  trusted: { icon: 'shield-check', tone: 'ok' },
   quarantined: { icon: 'shield-check', tone: 'bad' },
   worker: { icon: 'cpu', tone: 'violet' },
 };

@@ -27,7 +27,7 @@ export function Figures({ totals }) {
   const idle = totals.nodes - totals.nodes_active;
   return html`<dl class="kpis" aria-label="Key figures">
     <${Figure} icon="users" label="Volunteers online" value=${short(totals.nodes)}>
-      ${totals.nodes === 0 ? 'Nobody is connected' : idle === 0 ? 'All are active' : plural(idle, { one: '# is not active', other: '# are not active' })}</${Figure}>
+      ${totals.quarantined > 0 ? html`<b class="t-bad">${count(totals.quarantined)}</b> in quarantine` : totals.nodes === 0 ? 'Nobody is connected' : idle === 0 ? 'All are active' : plural(idle, { one: '# is not active', other: '# are not active' })}</${Figure}>
     <${Figure} icon="heart-handshake" label="Answered at the edge" value=${short(totals.answered_edge)} title=${count(totals.answered_edge)}>
       ${answered ? html`<b>${percent(totals.answered_edge / answered)}</b> of all answers` : 'No answer yet'}</${Figure}>
     <${Figure} icon="cpu" label="Answered by CPU worker" value=${short(totals.answered_cloud)} title=${count(totals.answered_cloud)}>

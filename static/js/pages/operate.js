@@ -5,10 +5,16 @@ import { NO_FLEET, withChange, withSnapshot } from '../lib/fleet.js';
 import { ago } from '../lib/format.js';
 import { Icon, mount } from '../lib/shell.js';
 import { watch } from '../lib/stream.js';
+import { AuditLog } from './operate-audit.js';
 import { Answers, Latency } from './operate-charts.js';
+import { Decisions } from './operate-decisions.js';
 import { Events } from './operate-events.js';
 import { Figures } from './operate-figures.js';
 import { Nodes } from './operate-nodes.js';
+import { Orders, Told } from './operate-orders.js';
+import { Models, Projects } from './operate-placement.js';
+import { followAddress, section, Sections } from './operate-sections.js';
+import { Trust } from './operate-trust.js';
 
 /** @typedef {import('../lib/fleet.js').Fleet} Fleet */
 /** @typedef {import('../lib/stream.js').Connection} Connection */
@@ -56,6 +62,28 @@ const Controls = () => html`<button class="btn" type="button" aria-label=${froze
 const Ended = () => html`<p class="note c-warn" role="alert"><${Icon} name="triangle-alert" />
   <span>This session has ended, so the numbers below stand still. <a href="/operate">Sign in again</a></span></p>`;
 
+/** @param {{fleet: Fleet}} props */
+const Overview = ({ fleet: { totals, nodes, events, samples, at } }) => html`<${Figures} totals=${totals} />
+  <div class="grid">
+    <${Answers} samples=${samples} />
+    <${Latency} samples=${samples} />
+    <${Events} events=${events} at=${at} />
+    <${Nodes} nodes=${nodes} at=${at} totals=${totals} />
+  </div>`;
+
+/** The section that was chosen. @param {{fleet: Fleet, paused: boolean}} props */
+function Chosen({ fleet, paused }) {
+  const known = fleet.totals !== null;
+  switch (section.value.id) {
+    case 'decisions': return html`<${Decisions} paused=${paused} />`;
+    case 'trust': return html`<${Trust} fleet=${fleet} paused=${paused} />`;
+    case 'models': return html`<${Models} models=${fleet.models} known=${known} />`;
+    case 'queue': return html`<${Projects} projects=${fleet.projects} known=${known} />`;
+    case 'audit-log': return html`<${AuditLog} paused=${paused} />`;
+    default: return html`<${Overview} fleet=${fleet} />`;
+  }
+}
+
 function App() {
   useEffect(() => {
     const stop = watch({
@@ -63,23 +91,21 @@ function App() {
       change: take(withChange),
       connection: state => { connection.value = state; },
     });
+    const unfollow = followAddress();
     const timer = setInterval(() => { nowMs.value = Date.now(); }, 1000);
     return () => {
       stop();
+      unfollow();
       clearInterval(timer);
     };
   }, []);
-  const { totals, nodes, events, samples, at } = shown.value;
+  const paused = frozen.value !== null || connection.value === 'signed-out';
   return html`<div class="stack">
-    <div class="top"><div class="grow"><h1>Fleet</h1></div><${Freshness} /><${Controls} /></div>
+    <div class="top"><div class="grow"><h1>${section.value.heading}</h1></div><${Freshness} /><${Controls} /></div>
+    <${Sections} />
     ${connection.value === 'signed-out' && html`<${Ended} />`}
-    <${Figures} totals=${totals} />
-    <div class="grid">
-      <${Answers} samples=${samples} />
-      <${Latency} samples=${samples} />
-      <${Events} events=${events} at=${at} />
-      <${Nodes} nodes=${nodes} at=${at} known=${totals !== null} />
-    </div></div>`;
+    <${Chosen} fleet=${shown.value} paused=${paused} />
+    <${Orders} /><${Told} /></div>`;
 }
 
 mount('fleet', html`<${App} />`);
