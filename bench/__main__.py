@@ -10,7 +10,8 @@ from typing import Final
 import click
 from rich.console import Console
 
-from bench import dispatch, fallback, report, share, tab
+from bench import dispatch, fallback, report, share, swarm, tab
+from bench.fleet import section as fleet
 from bench.report import Section
 
 _OUT: Final = Path("build/bench")
@@ -36,8 +37,21 @@ class Plan:
     def share(self) -> Section:
         return share.measure(requests=200, runs=1 if self.quick else 3)
 
+    def swarm(self) -> Section:
+        return swarm.measure(swarm.QUICK if self.quick else swarm.FULL)
+
     def tab(self) -> Section:
         return tab.measure(visits=1 if self.quick else 3, seconds=3.0 if self.quick else 8.0)
+
+    def fleet(self) -> Section:
+        command = f"python -m bench fleet{' --quick' if self.quick else ''}"
+        if self.quick:
+            return fleet.measure(
+                jobs=5_000, study_jobs=1_000, placements=500, out=self.out, command=command
+            )
+        return fleet.measure(
+            jobs=1_000_000, study_jobs=100_000, placements=5_000, out=self.out, command=command
+        )
 
 
 _SECTIONS: Final[dict[str, Callable[[Plan], Section]]] = {
@@ -45,6 +59,8 @@ _SECTIONS: Final[dict[str, Callable[[Plan], Section]]] = {
     "fallback": Plan.fallback,
     "share": Plan.share,
     "tab": Plan.tab,
+    "swarm": Plan.swarm,
+    "fleet": Plan.fleet,
 }
 
 
@@ -53,7 +69,7 @@ _SECTIONS: Final[dict[str, Callable[[Plan], Section]]] = {
 @click.option("--quick", is_flag=True, help="Seconds instead of minutes; numbers mean little.")
 @click.option("--out", type=click.Path(path_type=Path), default=_OUT, show_default=True)
 def main(sections: tuple[str, ...], quick: bool, out: Path) -> None:
-    """Measure SECTIONS (all by default): dispatch, fallback, share, tab."""
+    """Measure SECTIONS (all by default): dispatch, fallback, share, tab, fleet."""
     console = Console(highlight=False)
     plan = Plan(quick=quick, out=out)
     for name in sections or _SECTIONS:

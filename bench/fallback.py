@@ -18,7 +18,7 @@ import uvloop
 from bench.load import Order, Outcome, encode_request, give, split_answer
 from bench.processes import module
 from bench.report import Figure, Section, Table
-from bench.stub import Models, StubNode, built_models
+from bench.stub import TRUSTING, Models, StubNode, built_models
 from browser_node import protocol as p
 from e2e.server import Server, serving
 
@@ -56,7 +56,7 @@ def measure(*, requests: int, times: int, silences: int) -> Section:
             refusals = give(load, order)
             if set(refusals.statuses) != {"503"}:
                 raise RuntimeError(f"an empty fleet answered {refusals.statuses}")
-        with serving(Path(folder) / "fleet", "--no-cpu-worker") as server:
+        with serving(Path(folder) / "fleet", "--no-cpu-worker", env=TRUSTING) as server:
             cases = [
                 Case("crash, another node takes over", "edge", 1, _crash, times),
                 Case("crash, the CPU worker takes over", "cloud", 0, _crash, times),

@@ -17,7 +17,7 @@ import uvloop
 from bench.load import Order, Outcome, give
 from bench.processes import module
 from bench.report import Figure, Section, Table
-from bench.stub import StubNode, built_models
+from bench.stub import TRUSTING, StubNode, built_models
 from browser_node import protocol as p
 from e2e.server import Server, serving
 
@@ -67,7 +67,7 @@ def measure(*, requests: int, runs: int) -> Section:
     for _ in range(runs):
         with (
             tempfile.TemporaryDirectory() as folder,
-            serving(Path(folder) / "data", "--no-cpu-worker") as server,
+            serving(Path(folder) / "data", "--no-cpu-worker", env=TRUSTING) as server,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             shared.append(runner.run(_share(server, requests)))

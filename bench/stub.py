@@ -1,21 +1,20 @@
 """Stub nodes: real sockets, registration and frames; arithmetic instead of a model.
 
 python -m bench.stub --url URL --data-dir DIR --nodes N
-    a CPU worker that only gives the known answers, and N nodes that answer at once;
-    prints "ready" when all are calibrated
+    a CPU worker and N nodes that answer at once; prints "ready" when all are calibrated
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import json
 import math
 import sys
-import urllib.request
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self, assert_never
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bench.wire import Wire
+from bench.wire import Wire, post
 from browser_node import pipelines
 from browser_node import protocol as p
 from browser_node.protocol import ModelDigest
@@ -35,8 +34,13 @@ from orchestrator.settings import Settings
 from orchestrator.storage.catalogue import load_manifests, read_small_files
 
 OnJobs = Callable[["StubNode", p.Jobs], None]
+OnCancel = Callable[[p.Cancel], None]
 
 JOIN_TIMEOUT_S = 20.0
+# A server's settings where what trust costs is not the question: nobody is tried or audited.
+TRUSTING = {"ZEROGPU_TRUST_AFTER": "0", "ZEROGPU_AUDIT_SHARE": "0"}
+# Texts of a benchmark recur, known answers always do.
+_ANSWERS_KEPT = 1024
 
 
 class Models:
@@ -48,19 +52,24 @@ class Models:
             digest: pipelines.build(manifest, read_small_files(build_dir, manifest))
             for digest, manifest in self.manifests.items()
         }
-        # Jobs are answered with one good answer each: only the calibration looks at what it says.
-        blank = p.Task(input="Any text of this model. It has two sentences.")
-        self.blank = {digest: self.answer(digest, blank) for digest in self.manifests}
+        self._kept = functools.lru_cache(_ANSWERS_KEPT)(self._answer)
 
-    def answer(self, digest: ModelDigest, task: p.Task) -> p.Answer:
-        """Return the one right answer to ``task``: it depends on the text alone."""
+    def of(self, model_id: str) -> tuple[ModelDigest, ...]:
+        """Return the digests of a model by its id."""
+        return tuple(d for d, manifest in self.manifests.items() if manifest.id == model_id)
+
+    def answer(self, digest: ModelDigest, text: str) -> p.Answer:
+        """Return the one right answer to ``text``: all stubs agree on it, the CPU worker's too."""
+        return self._kept(digest, text)
+
+    def _answer(self, digest: ModelDigest, text: str) -> p.Answer:
         manifest = self.manifests[digest]
-        vector = _vector(task.input, manifest.dimensions)
+        vector = vector_of(text, manifest.dimensions)
         if manifest.pipeline == "embeddings":
             return p.Answer(output=vector)
         # The evidence has the vectors that the pipeline would have asked for.
-        rows = len(self._pipelines[digest].plan(task).sequences)
-        output = task.input[:120].encode()
+        rows = len(self._pipelines[digest].plan(p.Task(input=text)).sequences)
+        output = text[:120].encode()
         if manifest.pipeline == "iab-classification":
             output = _PROFILE
         return p.Answer(output=output, evidence=vector * rows)
@@ -70,7 +79,8 @@ class StubNode:
     """A node that answers at once, unless ``on_jobs`` decides otherwise.
 
     ``tokens_per_s`` is what its calibration claims: it has no use for the time in between.
-    ``pong_after_s`` makes it look far away.
+    ``pong_after_s`` makes it look far away. ``cached`` models are those it says it has on disk, and
+    the ones it has to be ready for before it counts as joined: all, unless they are named.
     """
 
     def __init__(
@@ -80,23 +90,31 @@ class StubNode:
         slots: int = 256,
         tokens_per_s: float = 1e6,
         pong_after_s: float = 0.0,
+        cached: Collection[ModelDigest] | None = None,
         on_jobs: OnJobs | None = None,
+        on_cancel: OnCancel | None = None,
     ) -> None:
         self._models = models
         self._slots = slots
         self._tokens_per_s = tokens_per_s
         self._pong_after_s = pong_after_s
         self._on_jobs = on_jobs
-        self._to_load = len(models.manifests)
+        self._on_cancel = on_cancel
+        self._cached = tuple(models.manifests if cached is None else cached)
+        self._to_load = set(self._cached)
         self._calibrated = asyncio.Event()
         self.answered = 0
+        self.pings = 0
         self.wire: Wire | None = None
 
-    async def join(self, url: str) -> Self:
-        """Join as a stranger; returns when every model's known answers have been given."""
+    async def join(self, url: str, *, source: str | None = None) -> Self:
+        """Join as a stranger; returns when the known answers of its models have been given.
+
+        ``source`` is the local address to come from: on Linux all of 127.0.0.0/8 will do.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         public = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        told = await asyncio.to_thread(_register, url, public)
+        told = await _register(url, public, source)
         message = p.signed_message(nonce=told["nonce"], origin=told["origin"])
         hello = p.Hello(
             versions=(p.VERSION,),
@@ -105,11 +123,15 @@ class StubNode:
             signature=_sign(key, message),
             runtime=p.Runtime(kind="native", backend="onnxruntime", threads=1, agent="bench stub"),
             device=p.Device(cores=1, memory_mb=8000),
+            cached=self._cached,
         )
         parts = urlsplit(url)
         wire = Wire(told["socket"], {"host": parts.netloc}, self._receive)
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: wire, parts.hostname or "", parts.port or 0)
+        local = None if source is None else (source, 0)
+        await loop.create_connection(
+            lambda: wire, parts.hostname or "", parts.port or 0, local_addr=local
+        )
         return await self._greet(wire, hello)
 
     async def join_as_worker(self, data_dir: Path) -> Self:
@@ -142,17 +164,19 @@ class StubNode:
         self.wire.send(p.encode(frame))
 
     def answer(self, *items: p.JobItem) -> None:
-        """Send a good answer to each of ``items``."""
+        """Send the right answer to each of ``items``."""
         self.answered += len(items)
-        results = (
-            p.Result(
+        results = []
+        for item in items:
+            answer = self._models.answer(ModelDigest(item.digest), item.input)
+            result = p.Result(
                 attempt_id=item.attempt_id,
-                output=self._models.blank[ModelDigest(item.digest)].output,
+                output=answer.output,
+                evidence=answer.evidence,
                 compute_s=0.001,
                 tokens=item.tokens,
             )
-            for item in items
-        )
+            results.append(result)
         self.send(p.Results(items=tuple(results)))
 
     def _receive(self, data: bytes) -> None:
@@ -164,6 +188,7 @@ class StubNode:
                 else:
                     self._on_jobs(self, frame)
             case p.Ping():
+                self.pings += 1
                 loop = asyncio.get_running_loop()
                 loop.call_later(self._pong_after_s, self.send, p.Pong(n=frame.n))
             case p.Load():
@@ -172,22 +197,26 @@ class StubNode:
                 self.send(p.Capacity(slots=self._slots, state="active"))
             case p.Refused():
                 raise ConnectionError(frame.reason)
-            case p.Unload() | p.Cancel() | p.Drain() | p.Notice():
+            case p.Cancel():
+                if self._on_cancel is not None:
+                    self._on_cancel(frame)
+            case p.Unload() | p.Drain() | p.Notice():
                 pass
             case _:
                 assert_never(frame)
 
     def _load(self, frame: p.Load) -> None:
         digest = ModelDigest(frame.recipe.digest)
-        answers = tuple(self._models.answer(digest, task) for task in frame.challenge)
+        answers = tuple(self._models.answer(digest, task.input) for task in frame.challenge)
         speed = p.Speed(batch_size=8, tokens_per_s=self._tokens_per_s)
         self.send(p.Ready(digest=digest, load_s=0.0, calibration=(speed,), answers=answers))
-        self._to_load -= 1
+        self._to_load.discard(digest)
         if not self._to_load:
             self._calibrated.set()
 
 
-def _vector(text: str, dimensions: int) -> bytes:
+def vector_of(text: str, dimensions: int) -> bytes:
+    """Return a vector of length one that only this text has, as an answer holds it."""
     values = [byte - 127.5 for byte in hashlib.shake_256(text.encode()).digest(dimensions)]
     length = math.sqrt(math.fsum(value * value for value in values))
     return array("f", [value / length for value in values]).tobytes()
@@ -214,17 +243,25 @@ _PROFILE = json.dumps(
 ).encode()
 
 
-def _register(url: str, public_key: bytes) -> dict[str, Any]:
-    body = {
+async def _register(url: str, public_key: bytes, source: str | None) -> dict[str, Any]:
+    registration = {
         "runtime": {"kind": "native", "backend": "onnxruntime", "threads": 1},
         "device": {"cores": 1, "memory_mb": 8000},
         "public_key": base64.b64encode(public_key).decode(),
     }
-    request = urllib.request.Request(
-        f"{url}/register", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=JOIN_TIMEOUT_S) as response:
-        told: dict[str, Any] = json.load(response)
+    parts = urlsplit(url)
+    local = None if source is None else (source, 0)
+    async with asyncio.timeout(JOIN_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=local)
+        try:
+            writer.write(post(parts.netloc, "/register", json.dumps(registration).encode()))
+            answer = await reader.read()
+        finally:
+            writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise ConnectionError((head[:40] + b" " + body[:200]).decode(errors="replace"))
+    told: dict[str, Any] = json.loads(body)
     return told
 
 
@@ -238,9 +275,9 @@ def built_models() -> Models:
     return Models(Settings().build_dir)
 
 
-async def _run(url: str, data_dir: Path, nodes: int) -> None:
+async def _run(url: str, data_dir: Path, *, nodes: int, worker_slots: int) -> None:
     models = built_models()
-    await StubNode(models, slots=0).join_as_worker(data_dir)
+    await StubNode(models, slots=worker_slots).join_as_worker(data_dir)
     joined = [await StubNode(models).join(url) for _ in range(nodes)]
     print("ready", flush=True)
     await asyncio.gather(*(node.wire.closed.wait() for node in joined if node.wire is not None))
@@ -250,11 +287,12 @@ async def _run(url: str, data_dir: Path, nodes: int) -> None:
 @click.option("--url", required=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--nodes", type=int, default=8)
-def main(url: str, data_dir: Path, nodes: int) -> None:
+@click.option("--worker-slots", type=int, default=0, help="0: it gives the known answers only.")
+def main(url: str, data_dir: Path, nodes: int, worker_slots: int) -> None:
     """Run stub nodes until the server closes their sockets."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(url, data_dir, nodes))
+            runner.run(_run(url, data_dir, nodes=nodes, worker_slots=worker_slots))
     except (ConnectionError, TimeoutError) as error:
         sys.exit(f"the stub nodes could not join: {error!r}")
 

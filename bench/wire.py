@@ -41,6 +41,9 @@ class Wire(asyncio.Protocol):
             head, found, rest = self._buffer.partition(b"\r\n\r\n")
             if not found:
                 return
+            if self.opened.done():  # nobody waits for it any more
+                self.drop()
+                return
             if not head.startswith(b"HTTP/1.1 101"):
                 self.opened.set_exception(ConnectionError(head[:80].decode(errors="replace")))
                 return
@@ -95,6 +98,18 @@ def split_frame(buffer: bytearray) -> tuple[int, bytes] | None:
     first, payload = buffer[0], bytes(buffer[start : start + size])
     del buffer[: start + size]
     return first, payload
+
+
+def post(host: str, path: str, body: bytes) -> bytes:
+    """Return one HTTP request whose answer ends with its connection."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"host: {host}",
+        "connection: close",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def _upgrade(path: str, headers: dict[str, str]) -> bytes:
