@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.server import ROOT, Server, serving
+from e2e.server import ROOT, TRUSTING, Server, serving
 
 
 def chromium_path() -> str | None:
@@ -65,15 +65,15 @@ def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with its CPU worker for all tests that leave it as it was."""
-    with serving(tmp_path_factory.mktemp("shared") / "data") as server:
+    """One server with its CPU worker for all tests that leave it as it was; trusts every tab."""
+    with serving(tmp_path_factory.mktemp("shared") / "data", env=TRUSTING) as server:
         yield server
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own, to be harmed."""
-    with serving(tmp_path / "data") as server:
+    """A server of the test's own, to be harmed; it trusts every tab that has calibrated."""
+    with serving(tmp_path / "data", env=TRUSTING) as server:
         yield server
 
 

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# For journeys that are not about trust: a tab that has calibrated answers the next request, and
+# neither known questions nor audits come between. `test_trust.py` keeps the defaults.
+TRUSTING = {"ZEROGPU_TRUST_AFTER": "0", "ZEROGPU_AUDIT_SHARE": "0"}
 
 
 class NotInTime(AssertionError):

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import openai
 import pytest
+import sqlalchemy
 
 from browser_node.pipelines.vectors import dot
 from e2e.conftest import sdk
 from e2e.server import ROOT, Server, eventually, serving
 from e2e.texts import ARTICLE, RECIPE, SENTENCES
+from orchestrator.storage.database import migrate
 
 pytestmark = pytest.mark.slow
 
@@ -267,12 +269,21 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 def downgrade(path: Path, revision: str) -> None:
     """Take the database back to an older schema, as an older release left it."""
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        tables = database.execute("select name from sqlite_master where type = 'table'").fetchall()
-        for (name,) in tables:
-            if name not in {"projects", "api_keys", "alembic_version", "sqlite_sequence"}:
-                database.execute(f"drop table {name}")
-        database.execute("update alembic_version set version_num = ?", (revision,))
+    older = path.with_name("older.db")
+    engine = sqlalchemy.create_engine(f"sqlite:///{older}")
+    migrate(engine, to=revision)
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(older)) as database:
+        database.execute("attach ? as newer", (str(path),))
+        for (table,) in database.execute(TABLES).fetchall():
+            columns = ", ".join(row[1] for row in database.execute(f"pragma table_info({table})"))
+            database.execute(f"insert into {table} select {columns} from newer.{table}")
+        database.commit()
+    older.replace(path)
+
+
+TABLES = """select name from main.sqlite_master
+            where type = 'table' and name not in ('alembic_version', 'sqlite_sequence')"""
 
 
 # ── what never leaves ────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from browser_node.pipelines.vectors import dot
-from e2e.server import ROOT, Server, eventually, serving
+from e2e.server import ROOT, TRUSTING, Server, eventually, serving
 from e2e.tab import Tab, fleet, freeze, thaw
 from e2e.texts import ARTICLE, RECIPE, SENTENCES
 
@@ -33,7 +33,7 @@ EMBED = {"model": "all-minilm-l6-v2", "input": SENTENCES}
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for this file's tabs, so that no other test's node takes their work."""
-    with serving(tmp_path_factory.mktemp("tabs") / "data") as server:
+    with serving(tmp_path_factory.mktemp("tabs") / "data", env=TRUSTING) as server:
         yield server
         server.terminate()
         told = [line for line in server.log().splitlines() if line.startswith("{")]
@@ -199,9 +199,33 @@ def test_a_crashed_tabs_jobs_are_answered_elsewhere(
     assert fleet(server)["totals"]["rerouted"] > 0
 
 
-def test_a_frozen_tabs_jobs_move_when_their_leases_end_and_nothing_is_answered_twice(
+@pytest.fixture
+def patient_server(tmp_path: Path) -> Iterator[Server]:
+    """A server that waits: the CPU worker steps in for no slow tab before its lease has ended."""
+    patience = {"ZEROGPU_HEDGE_SHARE": "0", "ZEROGPU_EDGE_BUDGET_S": "20"}
+    with serving(tmp_path / "patient", env={**TRUSTING, **patience}) as server:
+        yield server
+
+
+def test_a_frozen_tabs_jobs_are_answered_by_the_cpu_worker_before_their_leases_end(
     server: Server, context: BrowserContext, browser: Browser
 ) -> None:
+    tab = slow_tab(server, context)
+    pid = tab.renderer_pid(browser)
+    try:
+        answers = asked_in_the_middle(server, tab, 4, lambda: freeze(pid))
+        assert_all_right(server, answers)
+        totals = fleet(server)["totals"]
+    finally:
+        thaw(pid)
+    assert totals["hedged"] > 0
+    assert totals["rerouted"] == 0
+
+
+def test_a_frozen_tabs_jobs_move_when_their_leases_end_and_nothing_is_answered_twice(
+    patient_server: Server, context: BrowserContext, browser: Browser
+) -> None:
+    server = patient_server
     tab = slow_tab(server, context)
     pid = tab.renderer_pid(browser)
     try:
