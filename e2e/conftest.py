@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.server import ROOT, TRUSTING, Server, serving
+from e2e.server import ROOT, TRUSTING, UNHEDGED, Server, serving
 
 
 def chromium_path() -> str | None:
@@ -66,7 +66,7 @@ def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with its CPU worker for all tests that leave it as it was; trusts every tab."""
-    with serving(tmp_path_factory.mktemp("shared") / "data", env=TRUSTING) as server:
+    with serving(tmp_path_factory.mktemp("shared") / "data", env=UNHEDGED) as server:
         yield server
 
 

@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # For journeys that are not about trust: a tab that has calibrated answers the next request, and
 # neither known questions nor audits come between. `test_trust.py` keeps the defaults.
 TRUSTING = {"ZEROGPU_TRUST_AFTER": "0", "ZEROGPU_AUDIT_SHARE": "0"}
+# For those that say where an answer comes from: a tab's first job of a model may take longer than
+# its forecast, and the CPU worker would step in.
+UNHEDGED = {**TRUSTING, "ZEROGPU_HEDGE_SHARE": "0"}
 
 
 class NotInTime(AssertionError):

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from browser_node.pipelines.vectors import dot
-from e2e.server import ROOT, TRUSTING, Server, eventually, serving
+from e2e.server import ROOT, UNHEDGED, Server, eventually, serving
 from e2e.tab import Tab, fleet, freeze, thaw
 from e2e.texts import ARTICLE, RECIPE, SENTENCES
 
@@ -33,7 +33,7 @@ EMBED = {"model": "all-minilm-l6-v2", "input": SENTENCES}
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for this file's tabs, so that no other test's node takes their work."""
-    with serving(tmp_path_factory.mktemp("tabs") / "data", env=TRUSTING) as server:
+    with serving(tmp_path_factory.mktemp("tabs") / "data", env=UNHEDGED) as server:
         yield server
         server.terminate()
         told = [line for line in server.log().splitlines() if line.startswith("{")]
@@ -202,8 +202,8 @@ def test_a_crashed_tabs_jobs_are_answered_elsewhere(
 @pytest.fixture
 def patient_server(tmp_path: Path) -> Iterator[Server]:
     """A server that waits: the CPU worker steps in for no slow tab before its lease has ended."""
-    patience = {"ZEROGPU_HEDGE_SHARE": "0", "ZEROGPU_EDGE_BUDGET_S": "20"}
-    with serving(tmp_path / "patient", env={**TRUSTING, **patience}) as server:
+    patience = {"ZEROGPU_EDGE_BUDGET_S": "20"}
+    with serving(tmp_path / "patient", env={**UNHEDGED, **patience}) as server:
         yield server
 
 
