@@ -13,6 +13,7 @@ MAX_LEASE_S: Final = 20.0
 DEVIATIONS: Final = 4.0
 # Of a distribution with this mean absolute deviation, twice of it above the mean is about p95.
 HEDGE_DEVIATIONS: Final = 2.0
+HEDGE_SAMPLES: Final = 5
 # What is answered sooner than this nobody waits for: the budget is for those that stall.
 MIN_HEDGE_S: Final = 0.25
 SMOOTHING: Final = 0.2
@@ -41,8 +42,9 @@ class Leases:
         """
         speed = node.speeds[digest]
         expected_s = max(expected_s, _MIN_EXPECTED_S)
-        hedge_s = expected_s * (speed.ratio + HEDGE_DEVIATIONS * speed.deviation)
-        hedge_s = max(hedge_s, MIN_HEDGE_S)
+        # Before the node has shown how its forecasts hold there is no p95 of its own.
+        deviations = HEDGE_DEVIATIONS if speed.samples >= HEDGE_SAMPLES else DEVIATIONS
+        hedge_s = max(expected_s * (speed.ratio + deviations * speed.deviation), MIN_HEDGE_S)
         if self._fixed:
             return MAX_LEASE_S, MAX_LEASE_S, hedge_s
         lease_s = expected_s * (speed.ratio + DEVIATIONS * speed.deviation) + 0.5

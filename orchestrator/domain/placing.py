@@ -224,10 +224,12 @@ class Placing:
             node, digest=spec.digest, tokens=spec.tokens, considered=found.considered, skipped=why
         )
         if not node.trusted:
-            if job.edge_attempts:
+            if not job.edge_attempts:
+                self.retries.earn()
+                self.hedges.earn()
+            elif purpose == "serve":
+                # The second of a pair is no retry.
                 self.retries.spend()
-            self.retries.earn()
-            self.hedges.earn()
         return board.start(
             node,
             decision,

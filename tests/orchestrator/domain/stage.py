@@ -11,10 +11,15 @@ from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.model import NewJob
 from orchestrator.domain.references import References
-from orchestrator.domain.trust import Identity, RuntimeClass, Standing
-from tests.orchestrator.domain.fleet_of import MODEL, RUNTIME, join, scheduler
+from orchestrator.domain.trust import Identity, Policy, RuntimeClass, Standing
+from tests.orchestrator.domain.fleet_of import MODEL, RUNTIME, TAB, WORKER, join, scheduler
 
 WRONG = b"wrong"
+POLICY = Policy()
+# What a customer of job "j" may have been answered, and where.
+CLOUD = (b"right: text of j", "cloud")
+EDGE = (b"right: text of j", "edge")
+LIE = (WRONG, "edge")
 
 
 def right(task: Task | JobItem) -> bytes:
@@ -139,3 +144,11 @@ class Stage:
 
     def failures(self) -> dict[str, str]:
         return {e.failure.job_id: e.failure.code for e in self.log if isinstance(e, fx.Fail)}
+
+
+def with_newcomer(**options: object) -> Stage:
+    """Return a stage with the CPU worker, a newcomer, and no known answers but customers'."""
+    st = Stage(policy=POLICY, **options)  # type: ignore[arg-type]
+    st.join(WORKER, trusted=True)
+    st.join(TAB, newcomer=True)
+    return st

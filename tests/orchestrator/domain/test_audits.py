@@ -17,21 +17,7 @@ from tests.orchestrator.domain.fleet_of import (
     job,
     proven,
 )
-from tests.orchestrator.domain.stage import WRONG, Stage
-
-POLICY = Policy()
-CLOUD = (b"right: text of j", "cloud")
-EDGE = (b"right: text of j", "edge")
-LIE = (WRONG, "edge")
-
-
-def with_newcomer(**options: object) -> Stage:
-    """Return a stage with the CPU worker, a newcomer, and no known answers but customers'."""
-    st = Stage(policy=POLICY, **options)  # type: ignore[arg-type]
-    st.join(WORKER, trusted=True)
-    st.join(TAB, newcomer=True)
-    return st
-
+from tests.orchestrator.domain.stage import CLOUD, EDGE, LIE, POLICY, WRONG, Stage, with_newcomer
 
 # ── audits ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -35,10 +35,10 @@ def test_a_job_that_seems_slow_for_its_node_starts_on_the_cpu_worker_too() -> No
     s = scheduler(hedge_share=0.05)
     join(s, WORKER, trusted=True)
     join(s, TAB, rtt_s=0.1)
-    submit(s, job("j", tokens=100))  # 0.2 s expected, half of it either way
+    submit(s, job("j", tokens=100))  # 0.2 s expected, half of it either way, and nothing known
 
-    early = s.handle(ev.Tick(), now=0.35)
-    late = s.handle(ev.Tick(), now=0.41)
+    early = s.handle(ev.Tick(), now=0.59)
+    late = s.handle(ev.Tick(), now=0.61)
 
     assert sent(early) == {}
     assert list(sent(late)) == [WORKER]
@@ -50,10 +50,10 @@ def test_the_first_answer_of_a_hedged_job_wins_and_the_other_node_is_told() -> N
     join(s, WORKER, trusted=True)
     join(s, TAB, rtt_s=0.1)
     submit(s, job("j", tokens=100))
-    s.handle(ev.Tick(), now=0.5)
+    s.handle(ev.Tick(), now=0.65)
 
-    won = finish(s, WORKER, "a2", now=0.6)
-    late = finish(s, TAB, "a1", now=0.7)
+    won = finish(s, WORKER, "a2", now=0.7)
+    late = finish(s, TAB, "a1", now=0.8)
 
     assert delivered(won) == [("j", "cloud", WORKER)]
     assert fx.SendCancel(TAB, (AttemptId("a1"),)) in won
@@ -67,10 +67,10 @@ def test_what_a_hedge_finds_too_late_audits_the_node_that_was_faster() -> None:
     join(s, WORKER, trusted=True)
     join(s, TAB, rtt_s=0.1)
     submit(s, job("j", tokens=100))
-    s.handle(ev.Tick(), now=0.5)
+    s.handle(ev.Tick(), now=0.65)
 
-    won = finish(s, TAB, "a1", now=0.6)
-    late = finish(s, WORKER, "a2", now=0.7)
+    won = finish(s, TAB, "a1", now=0.7)
+    late = finish(s, WORKER, "a2", now=0.8)
 
     assert delivered(won) == [("j", "edge", TAB)]
     [compare] = [effect for effect in late if isinstance(effect, fx.Compare)]
@@ -102,6 +102,29 @@ def test_without_a_cpu_worker_nothing_is_hedged() -> None:
     submit(s, job("j"))
 
     assert sent(s.handle(ev.Tick(), now=1.0)) == {}
+
+
+def test_a_node_whose_forecasts_held_is_hedged_sooner() -> None:
+    s = scheduler(hedge_share=0.05)
+    join(s, WORKER, trusted=True)
+    join(s, TAB, rtt_s=0.1)
+    for number in range(10):
+        submit(s, job(f"j{number}", tokens=100), now=number)
+        finish(s, TAB, f"a{number + 1}", now=number + 0.2)
+
+    submit(s, job("j", tokens=100), now=20)
+
+    assert s.board.attempts[AttemptId("a11")].hedge_at < 20.4
+
+
+def test_the_second_of_a_pair_is_no_retry() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True)
+    join(s, TAB, network="x")
+    join(s, SPARE, network="y")
+    submit(s, *(job(f"j{number}", verify="always") for number in range(3)))
+
+    assert s.placing.retries.spent == 0
 
 
 # ── leases ───────────────────────────────────────────────────────────────────────────────────────

@@ -9,28 +9,13 @@ from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain import known
 from orchestrator.domain.model import JobId
-from orchestrator.domain.trust import Policy
 from tests.orchestrator.domain.fleet_of import (
     SPARE,
     TAB,
     WORKER,
     job,
 )
-from tests.orchestrator.domain.stage import WRONG, Stage
-
-POLICY = Policy()
-CLOUD = (b"right: text of j", "cloud")
-EDGE = (b"right: text of j", "edge")
-LIE = (WRONG, "edge")
-
-
-def with_newcomer(**options: object) -> Stage:
-    """Return a stage with the CPU worker, a newcomer, and no known answers but customers'."""
-    st = Stage(policy=POLICY, **options)  # type: ignore[arg-type]
-    st.join(WORKER, trusted=True)
-    st.join(TAB, newcomer=True)
-    return st
-
+from tests.orchestrator.domain.stage import CLOUD, EDGE, POLICY, WRONG, Stage, with_newcomer
 
 # ── replays ──────────────────────────────────────────────────────────────────────────────────────
 

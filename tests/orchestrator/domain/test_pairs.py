@@ -15,12 +15,7 @@ from tests.orchestrator.domain.fleet_of import (
     WORKER,
     job,
 )
-from tests.orchestrator.domain.stage import WRONG, Stage
-
-POLICY = Policy()
-CLOUD = (b"right: text of j", "cloud")
-EDGE = (b"right: text of j", "edge")
-LIE = (WRONG, "edge")
+from tests.orchestrator.domain.stage import CLOUD, EDGE, LIE, POLICY, WRONG, Stage
 
 
 def with_pair(**options: object) -> Stage:
