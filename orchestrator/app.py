@@ -184,7 +184,7 @@ class Application:
         )
         pages = build_pages(
             settings,
-            fleet_source=self.engine.fleet,
+            totals_source=self.engine.totals,
             signed_in=console.signed_in,
             clock=self._clock,
         )

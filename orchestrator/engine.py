@@ -168,10 +168,10 @@ class Engine:
     # ── for the console ──────────────────────────────────────────────────────────────────────────
 
     def fleet(self) -> fl.FleetSnapshot:
-        """Return what an operator sees now."""
+        """Return what an operator sees now; of a large fleet the rows that matter."""
         now = self._clock.monotonic()
         rows = []
-        for node in self._scheduler.board.nodes.values():
+        for node in fleet_view.foremost(self._scheduler.board.nodes.values()):
             hello = self._connections[node.node_id].session.hello
             runtime = hello.runtime if hello is not None else None
             rows.append(fleet_view.node_row(node, runtime, models=self._models, now=now))

@@ -9,12 +9,11 @@
 The id of an event is ``<epoch>-<seq of the newest fleet event>``; sent back as Last-Event-ID it
 spares the client the events it has. The epoch is this server start: sequence numbers begin anew.
 
-Of a large fleet the rows that matter are sent (`listed`); ``totals`` count all of it.
+Of a large fleet the source gives the rows that matter; ``totals`` count all of it.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Final
 
@@ -33,8 +32,6 @@ CLOSING: Final = b"event: closing\ndata: {}\n\n"
 SIGNED_OUT: Final = b"event: signed-out\ndata: {}\n\n"
 # A lost connection is tried again after this time.
 RETRY: Final = b"retry: 2000\n\n"
-# A page of 500 rows is more than anybody reads, and a browser still redraws it once a second.
-ROWS_SENT: Final = 500
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -47,14 +44,6 @@ class Change(msgspec.Struct, frozen=True):
     events: tuple[FleetEvent, ...]
     models: tuple[ModelRow, ...] | msgspec.UnsetType = msgspec.UNSET
     projects: tuple[ProjectRow, ...] | msgspec.UnsetType = msgspec.UNSET
-
-
-def listed(snapshot: FleetSnapshot) -> FleetSnapshot:
-    """Leave `ROWS_SENT` rows: first who is in quarantine or in doubt, then who has done most."""
-    if len(snapshot.nodes) <= ROWS_SENT:
-        return snapshot
-    nodes = heapq.nsmallest(ROWS_SENT, snapshot.nodes, key=_concern)
-    return msgspec.structs.replace(snapshot, nodes=tuple(nodes))
 
 
 def change(before: FleetSnapshot, after: FleetSnapshot) -> Change:
@@ -108,22 +97,8 @@ class SharedFleet:
     def get(self) -> FleetSnapshot:
         now = self._monotonic()
         if self._held is None or now - self._held[0] >= self._max_age_s:
-            self._held = (now, listed(self._source()))
+            self._held = (now, self._source())
         return self._held[1]
-
-
-def _concern(row: NodeRow) -> tuple[int, int, str]:
-    """Return where a row stands in line."""
-    if row.kind == "cpu":
-        place = 0
-    elif row.level in ("quarantined", "banned"):
-        place = 1
-    elif row.level == "newcomer" and row.disagreed:
-        place = 2
-    else:
-        place = 3
-    # Not by slots in use: a list whose end is another one each second would be sent over and over.
-    return place, -row.jobs_done, row.id
 
 
 def _timeless(row: NodeRow) -> NodeRow:

@@ -20,7 +20,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.clock import Clock
-from orchestrator.domain.fleet import FleetSnapshot, Totals
+from orchestrator.domain.fleet import Totals
 from orchestrator.settings import Settings
 from orchestrator.transport.assets import (
     REVALIDATE,
@@ -90,7 +90,7 @@ _HTML: Final = "html/"
 def build_pages(
     settings: Settings,
     *,
-    fleet_source: Callable[[], FleetSnapshot],
+    totals_source: Callable[[], Totals],
     signed_in: Callable[[Scope], Awaitable[bool]],
     clock: Clock,
 ) -> ASGIApp:
@@ -100,7 +100,7 @@ def build_pages(
     not a route here is answered 404, so the app can stand last.
     """
     return _Pages(
-        settings=settings, fleet_source=fleet_source, signed_in=signed_in, clock=clock
+        settings=settings, totals_source=totals_source, signed_in=signed_in, clock=clock
     ).serve
 
 
@@ -109,14 +109,14 @@ class _Pages:
         self,
         *,
         settings: Settings,
-        fleet_source: Callable[[], FleetSnapshot],
+        totals_source: Callable[[], Totals],
         signed_in: Callable[[Scope], Awaitable[bool]],
         clock: Clock,
     ) -> None:
         self._build = Build(settings.build_dir)
         self._root = settings.static_dir
         self._files = SourceFiles(settings.static_dir, render=self._render, stamp=self._build.stamp)
-        self._fleet_source = fleet_source
+        self._totals_source = totals_source
         self._signed_in = signed_in
         self._clock = clock
         self._themed: dict[tuple[str, str], Asset] = {}
@@ -179,7 +179,7 @@ class _Pages:
         now = self._clock.monotonic()
         if self._stats is None or now - self._stats[0] >= STATS_MAX_AGE_S:
             # Everybody may ask, so asking must cost nothing: one count a second serves them all.
-            self._stats = (now, msgspec.json.encode(Stats.of(self._fleet_source().totals)))
+            self._stats = (now, msgspec.json.encode(Stats.of(self._totals_source())))
         await send_reply(
             scope,
             send,

@@ -22,6 +22,7 @@ from orchestrator.domain.fleet import (
     ProjectRow,
     Totals,
 )
+from orchestrator.fleet_view import ROWS_SHOWN
 
 AGENTS = ("Chrome 156, Windows", "Firefox 153, Linux", "Edge 156, Windows", "Chrome 156, Android")
 MODELS = ("all-minilm-l6-v2", "zlm-v1-iab-classify-edge", "zlm-v1-summary-cloud")
@@ -104,8 +105,8 @@ class FakeFleet:
     def snapshot(self) -> FleetSnapshot:
         return FleetSnapshot(
             at=self.at,
-            totals=self._counted(),
-            nodes=tuple(self.rows),
+            totals=self.counted(),
+            nodes=tuple(sorted(self.rows, key=_is_fine)[:ROWS_SHOWN]),
             events=tuple(self.events[-200:]),
             models=tuple(self.models),
             projects=tuple(self.projects),
@@ -198,7 +199,7 @@ class FakeFleet:
         row["identity"] = hashlib.sha256(str(row["id"]).encode()).hexdigest()
         return msgspec.convert(row, NodeRow)
 
-    def _counted(self) -> Totals:
+    def counted(self) -> Totals:
         edge = [row for row in self.rows if row.kind != "cpu"]
         return msgspec.structs.replace(
             self.totals,
@@ -258,6 +259,10 @@ class FakeSignIn:
 
     async def end(self, session_token: str) -> None:
         self.sessions.discard(session_token)
+
+
+def _is_fine(row: NodeRow) -> bool:
+    return row.kind != "cpu" and row.level != "quarantined"
 
 
 def write_build(root: Path) -> dict[str, str]:

@@ -61,7 +61,7 @@ async def serve(
             shutdown=shutdown, stream_interval_s=interval_s,
         )  # fmt: skip
         pages = build_pages(
-            settings, fleet_source=fleet.snapshot, signed_in=console.signed_in, clock=clock
+            settings, totals_source=fleet.counted, signed_in=console.signed_in, clock=clock
         )
         requests: list[str] = []
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from orchestrator.console.feed import (
-    ROWS_SENT,
     SharedFleet,
     change,
     change_frame,
-    listed,
     newest,
     snapshot_frame,
 )
@@ -91,56 +88,10 @@ def test_many_operators_cost_one_look_a_second() -> None:
     assert third.at == 0.9
 
 
-def crowd(*rows: NodeRow) -> FleetSnapshot:
-    """More trusted nodes than are sent, the later ones the busier, and ``rows``."""
-    usual = tuple(
-        NodeRow(
-            id=f"n_{n:04}", kind="browser", backend="wasm", state="active", level="trusted",
-            jobs_done=n,
-        )
-        for n in range(2 * ROWS_SENT)
-    )  # fmt: skip
-    return FleetSnapshot(at=1, totals=Totals(nodes=2 * ROWS_SENT), nodes=(*usual, *rows))
+def test_a_node_that_is_no_longer_listed_is_gone_for_the_page() -> None:
+    difference = change(at(1, IDLE, OTHER), at(2, OTHER))
 
-
-def test_of_a_large_fleet_the_busiest_are_sent_and_the_totals_tell_of_all() -> None:
-    sent = listed(crowd())
-
-    assert [row.jobs_done for row in sent.nodes] == list(
-        range(2 * ROWS_SENT - 1, ROWS_SENT - 1, -1)
-    )
-    assert sent.totals.nodes == 2 * ROWS_SENT
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"level": "quarantined"},
-        {"level": "banned"},
-        {"level": "newcomer", "disagreed": 1},
-        {"kind": "cpu", "level": "trusted"},
-    ],
-)
-def test_who_is_in_doubt_is_sent_however_idle(fields: dict[str, object]) -> None:
-    doubted = msgspec.structs.replace(IDLE, **fields)
-
-    sent = listed(crowd(doubted)).nodes
-
-    assert len(sent) == ROWS_SENT
-    assert sent[0] == doubted
-
-
-def test_an_idle_newcomer_whom_nobody_doubts_waits_its_turn() -> None:
-    assert IDLE not in listed(crowd(IDLE)).nodes
-
-
-def test_a_node_that_is_no_longer_sent_is_gone_for_the_page() -> None:
-    last = listed(crowd()).nodes[-1]
-    doubted = msgspec.structs.replace(IDLE, level="quarantined")
-
-    difference = change(listed(crowd()), listed(crowd(doubted)))
-
-    assert (difference.nodes, difference.gone) == ((doubted,), (last.id,))
+    assert (difference.nodes, difference.gone) == ((), (IDLE.id,))
 
 
 MODEL = ModelRow(id="all-minilm-l6-v2", ready=2)

@@ -14,6 +14,7 @@ import pytest
 from starlette.types import ASGIApp, Scope
 
 from orchestrator.clock import Clock
+from orchestrator.domain.fleet import Totals
 from orchestrator.errors import CatalogueError
 from orchestrator.settings import Settings
 from orchestrator.transport.assets import choose_encoding, media_type
@@ -36,14 +37,14 @@ class Site:
     def app(self) -> ASGIApp:
         return build_pages(
             Settings(build_dir=self.root / "build", static_dir=self.root / "static"),
-            fleet_source=self._snapshot,
+            totals_source=self._totals,
             signed_in=self._is_signed_in,
             clock=Clock(monotonic=lambda: self.now, wall=lambda: self.now),
         )
 
-    def _snapshot(self):  # type: ignore[no-untyped-def]
+    def _totals(self) -> Totals:
         self.asked += 1
-        return FakeFleet().snapshot()
+        return FakeFleet().counted()
 
     async def _is_signed_in(self, scope: Scope) -> bool:
         return self.signed_in
