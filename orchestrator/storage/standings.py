@@ -34,7 +34,10 @@ _COLUMNS: Final = tuple(standings.columns.keys())
 
 
 def _upsert(*, lifts: bool) -> Insert:
-    """Return the statement that keeps a standing; whether it may undo a quarantine or a ban."""
+    """Return the statement that keeps a standing; whether it may undo a quarantine or a ban.
+
+    A ban is of a key, whatever it runs in, and so is its end.
+    """
     news = {name: f"excluded.{name}" for name in _COLUMNS if name not in _KEY}
     if not lifts:
         news |= {name: f"standings.{name} OR excluded.{name}" for name in _LOCKS}
@@ -44,7 +47,11 @@ def _upsert(*, lifts: bool) -> Insert:
         )
     changes = ", ".join(f"{name} = {value}" for name, value in news.items())
     return Insert(
-        standings.name, _COLUMNS, f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {changes}"
+        standings.name,
+        _COLUMNS,
+        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {changes}",
+        then="UPDATE standings SET banned = 0 WHERE identity = ?" if lifts else "",
+        then_columns=1,
     )
 
 
@@ -86,7 +93,8 @@ class StandingLog:
     def changed(self, standing: Standing, *, now: float, released: bool = False) -> None:
         """Keep ``standing``, the latest record of its identity in its runtime class.
 
-        Only with ``released``, an operator's word, is a kept quarantine or ban lifted.
+        Only with ``released``, an operator's word, is a kept quarantine lifted, and a kept ban in
+        every runtime class.
         """
         self._writer.append(_RELEASED if released else _CHANGED, _row(standing, now))
 
@@ -107,13 +115,19 @@ class StandingLog:
 
 
 def find_standing(database: Database, identity: Identity, runtime: RuntimeClass) -> Standing | None:
-    """Return what is kept of an identity in one runtime class; rows still queued are not seen."""
-    query = select(standings).where(
-        standings.c.identity == identity, standings.c.runtime == runtime
-    )
+    """Return what is kept of an identity in one runtime class; rows still queued are not seen.
+
+    Who is banned in another class is banned in this one.
+    """
+    query = select(standings).where(standings.c.identity == identity)
     with database.connect() as connection:
-        row = connection.execute(query).first()
-    return None if row is None else _record(row).standing
+        kept = [_record(row).standing for row in connection.execute(query)]
+    own = next((standing for standing in kept if standing.runtime == runtime), None)
+    ban = next((standing for standing in kept if standing.banned), None)
+    if ban is not None and (own is None or not own.banned):
+        own = own or Standing(identity, runtime)
+        own.banned, own.reason = True, ban.reason
+    return own
 
 
 def list_standings(

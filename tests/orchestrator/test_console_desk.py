@@ -172,8 +172,8 @@ async def test_an_identity_that_was_here_but_never_audited_can_be_banned(office:
     office.engine.nodes.seen(NOBODY, runtime="browser/wasm", now=1.0)
     await office.order("/console/nodes/n_gone", "drain")
 
-    reply = await office.order(f"/console/standings/{NOBODY}/browser/wasm", "ban")
     other = await office.order(f"/console/standings/{NOBODY}/native/onnxruntime", "ban")
+    reply = await office.order(f"/console/standings/{NOBODY}/browser/wasm", "ban")
 
     banned = (await office.get("/console/standings?only=banned"))["data"]
     assert (reply.status, other.status) == (200, 404)

@@ -50,7 +50,7 @@ def test_a_standing_comes_back_as_it_was_kept_each_runtime_on_its_own(
     database: Database, writer: Writer
 ) -> None:
     log = standings.StandingLog(writer)
-    whole = Standing(ANNA, WASM, 1, 2, 3, 4, 5, quarantined=True, banned=True, reason="why")
+    whole = Standing(ANNA, WASM, 1, 2, 3, 4, 5, quarantined=True, reason="why")
 
     log.changed(Standing(ANNA, WASM, consecutive=9), now=1.0)
     log.changed(whole, now=2.0)
@@ -62,6 +62,30 @@ def test_a_standing_comes_back_as_it_was_kept_each_runtime_on_its_own(
     assert standings.find_standing(database, BERT, WASM) is None
     times = {r.standing.runtime: r.updated_at for r in standings.list_standings(database)}
     assert times == {WASM: 2.0, NATIVE: 3.0}
+
+
+def test_a_ban_and_its_end_are_of_the_key_whatever_it_runs_in(
+    database: Database, writer: Writer
+) -> None:
+    log = standings.StandingLog(writer)
+    log.changed(Standing(ANNA, WASM, agreed=3), now=1.0)
+    log.changed(Standing(ANNA, NATIVE, banned=True, reason="why"), now=2.0)
+    log.changed(Standing(BERT, WASM, banned=True), now=2.0)
+    assert writer.flush(10)
+    banned = standings.find_standing(database, ANNA, WASM)
+    elsewhere = standings.find_standing(database, ANNA, RuntimeClass("browser/webgpu"))
+
+    log.changed(Standing(ANNA, WASM, agreed=3), now=3.0, released=True)
+    assert writer.flush(10)
+
+    assert banned == Standing(ANNA, WASM, agreed=3, banned=True, reason="why")
+    assert elsewhere == Standing(ANNA, RuntimeClass("browser/webgpu"), banned=True, reason="why")
+    assert standings.find_standing(database, ANNA, WASM) == Standing(ANNA, WASM, agreed=3)
+    assert not any(
+        record.standing.banned and record.standing.identity == ANNA
+        for record in standings.list_standings(database)
+    )
+    assert standings.find_standing(database, BERT, NATIVE) == Standing(BERT, NATIVE, banned=True)
 
 
 def test_a_later_change_of_a_live_record_does_not_change_what_was_appended(
