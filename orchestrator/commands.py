@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from orchestrator.domain.model import KeyId, Placement, ProjectId, Rules, Verify
+from orchestrator.domain.trust import Policy, level
 from orchestrator.errors import OperatorError
 from orchestrator.settings import Settings
 from orchestrator.storage import console_sessions, keys, projects, standings
@@ -167,8 +168,9 @@ def list_nodes(
     only: standings.Only | None, limit: int, data_dir: Path | None, as_json: bool
 ) -> None:
     """List nodes that were audited, those that changed last first."""
-    with _opened(data_dir) as (database, _):
+    with _opened(data_dir) as (database, settings):
         listed = standings.list_standings(database, only=only, limit=limit)
+        policy = Policy(trust_after=settings.trust_after, audit_share=settings.audit_share)
     if as_json:
         click.echo(json.dumps([_standing_row(record) for record in listed]))
         return
@@ -176,9 +178,9 @@ def list_nodes(
         click.echo("There are no such nodes: a node is listed once it was audited.")
     for record in listed:
         standing = record.standing
-        state = "banned" if standing.banned else "quarantined" if standing.quarantined else "open"
         click.echo(
-            f"{standing.identity[:16]}  {standing.runtime}  {state}  agreed {standing.agreed}"
+            f"{standing.identity[:16]}  {standing.runtime}  {level(standing, policy)}"
+            f"  agreed {standing.agreed}"
             f"  disagreed {standing.disagreed}  in a row {standing.consecutive}"
             f"  changed {_day(record.updated_at)}  {standing.reason}"
         )

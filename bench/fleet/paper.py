@@ -97,24 +97,24 @@ def _regions(plan: Plan) -> Table:
             regions[0].set_by if len(regions) == 1 else "",
         )
 
-    rows = [row(region.name, (region,)) for region in plan.regions]
+    columns = [row(region.name, (region,)) for region in plan.regions]
     if len(plan.regions) > 1:
-        rows.append(row("all", plan.regions))
-    return Table(
-        (
-            "region",
-            "tabs",
-            "requests/s",
-            "processes",
-            "machines",
-            "sockets each",
-            "CPU each",
-            "memory each",
-            "CPU workers",
-            "processes set by",
-        ),
-        rows,
+        columns.append(row("all", plan.regions))
+    names = (
+        "",
+        "tabs",
+        "requests/s",
+        "processes",
+        "machines",
+        "sockets each",
+        "CPU each",
+        "memory each",
+        "CPU workers",
+        "processes set by",
     )
+    # A column a region: few regions fit a terminal, ten figures do not.
+    first, *rows = zip(names, *columns, strict=True)
+    return Table(first, rows)
 
 
 def _flows(plan: Plan) -> Table:

@@ -175,11 +175,14 @@ def test_nodes_are_listed_and_ordered_about_by_the_start_of_their_identity(
         tmp_path / "data",
         Standing(liar, wasm, disagreed=2, strikes=2, quarantined=True, reason="cosine 0.1"),
         Standing(honest, wasm, consecutive=20, real=9, agreed=20),
+        Standing(Identity("ef" * 32), wasm, consecutive=1, agreed=1),
     )
 
     listed = run("nodes", "list").stdout
     assert listed.index(honest[:16]) < listed.index(liar[:16])
     assert "quarantined  agreed 0  disagreed 2" in listed
+    assert "trusted  agreed 20" in listed
+    assert "newcomer  agreed 1" in listed
     assert honest[:16] not in run("nodes", "list", "--only", "disagreed").stdout
 
     released = run("nodes", "release", liar[:8].upper()).stdout
