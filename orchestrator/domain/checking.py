@@ -61,6 +61,7 @@ class _Audit(msgspec.Struct):
     tokens: int
     claimed: Answer
     project_id: ProjectId | None  # where its text may be put to others
+    alone: bool = False
 
 
 class _Late(msgspec.Struct):
@@ -194,6 +195,17 @@ class Checking:
         self._audit_bytes += size
         return True
 
+    def audit_again(self, attempt: Attempt) -> None:
+        """The CPU worker went before it had repeated an answer: once more, in a process of its own.
+
+        It may have been that very text.
+        """
+        subject, task, claimed = attempt.subject, attempt.task, attempt.claimed
+        if subject and task and claimed and not attempt.alone:
+            audit = _Audit(subject, task, attempt.tokens, claimed, attempt.project_id, alone=True)
+            self._audits.appendleft(audit)
+            self._audit_bytes += len(claimed.output) + len(claimed.evidence) + len(task.input)
+
     def audit_some(self, now: float) -> None:
         """Start audits on a CPU worker that nobody else waits for, and one at a time if need be.
 
@@ -229,6 +241,7 @@ class Checking:
                     tokens=audit.tokens,
                     now=now,
                     purpose="audit",
+                    alone=audit.alone,
                     claimed=claimed,
                     subject=audit.subject,
                     project_id=audit.project_id,

@@ -255,6 +255,8 @@ class Outcomes:
                 job.deaths = max(job.deaths + 1, 2 if node.trusted else 0)
                 job.cloud_only = job.cloud_only or node.trusted
             self._end(attempt, cause, now)
+            if died and attempt.purpose == "audit":
+                self.checking.audit_again(attempt)
 
     def workers_changed(self, now: float) -> None:
         """Without a CPU worker nobody is left out for failing: it might be the last one."""

@@ -108,17 +108,33 @@ def test_audits_that_wait_are_bounded_in_bytes() -> None:
     assert len(st.held[WORKER]) == 1  # the room is free again
 
 
-def test_an_audit_dies_with_its_cpu_worker_and_nobody_is_judged() -> None:
+def test_an_audit_whose_cpu_worker_dies_is_done_once_more_alone() -> None:
+    st = audited_fleet()
+    st.submit(job("j"))
+    st.answer(TAB, WRONG)
+    before = st.standing(TAB).disagreed
+
+    st.leave(WORKER)
+    between = st.standing(TAB).disagreed
+    st.join(WORKER, trusted=True)
+    [again] = st.held[WORKER].values()
+    st.answer(WORKER)
+
+    assert again.isolated
+    assert (before, between, st.standing(TAB).disagreed) == (0, 0, 1)
+
+
+def test_an_audit_that_kills_two_cpu_workers_is_given_up() -> None:
     st = audited_fleet()
     st.submit(job("j"))
     st.answer(TAB)
-    before = st.standing(TAB).agreed
 
-    st.leave(WORKER)
+    for _ in range(2):
+        st.leave(WORKER)
+        st.join(WORKER, trusted=True)
 
-    assert st.standing(TAB).agreed == before
+    assert not st.held.get(WORKER)
     assert not st.s.board.attempts
-    assert not st.s.board.jobs
 
 
 def test_without_a_cpu_worker_an_audit_is_a_replay() -> None:
