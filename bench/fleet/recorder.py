@@ -76,8 +76,11 @@ class Recorder:
 
     def delivered(self, answer: Answered, *, tokens: int) -> None:
         outcome = self.outcome
-        outcome.latency_s[answer.place].add(self._loop.now - self._submitted_at.pop(answer.job_id))
+        latency_s = self._loop.now - self._submitted_at.pop(answer.job_id)
+        outcome.latency_s[answer.place].add(latency_s)
         steady = self._loop.now >= self._warmup_s
+        if steady:
+            outcome.steady_latency_s.add(latency_s)
         outcome.answered_tokens += tokens
         outcome.steady_answered_tokens += tokens if steady else 0
         if answer.place == "edge":

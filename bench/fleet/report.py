@@ -260,6 +260,7 @@ def _ablations(found: Study) -> str:
         rows = []
         for rule, outcome in runs.items():
             whole, own = study.latency(outcome), study.latency(full)
+            share = study.edge_share(outcome)
             compared = rule != study.FULL
             times = [(whole.quantile(q), own.quantile(q)) for q in (0.5, 0.95, 0.99)]
             # A handful of moves is chance.
@@ -274,14 +275,9 @@ def _ablations(found: Study) -> str:
                         against(seconds(a), a, b) if compared else Cell(seconds(a))
                         for a, b in times
                     ),
-                    against(
-                        percent(outcome.edge_share),
-                        outcome.edge_share,
-                        full.edge_share,
-                        more_is_worse=False,
-                    )
+                    against(percent(share), share, study.edge_share(full), more_is_worse=False)
                     if compared
-                    else Cell(percent(outcome.edge_share)),
+                    else Cell(percent(share)),
                     against(f"{moved:.1f}", moved, before)
                     if compared and enough
                     else Cell(f"{moved:.1f}"),
@@ -293,7 +289,7 @@ def _ablations(found: Study) -> str:
     return markup.section(
         "What each rule is worth",
         "The same demand, tabs and faults with one rule taken away at a time. Times are those of "
-        "all answers; the small number is the ratio to the full set of rules.",
+        "all answers after the warm-up; the small number is the ratio to the full set of rules.",
         markup.table(columns, groups, name="Ablations"),
     )
 

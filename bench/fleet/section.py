@@ -131,7 +131,7 @@ def _ablations(found: Study) -> Table:
             f"{wording.seconds(own.quantile(q))} ({own.quantile(q) / to.quantile(q):.2f} ×)"
             for q in (0.5, 0.95, 0.99)
         ]
-        by_tabs = wording.percent(one.outcome.edge_share)
+        by_tabs = wording.percent(study.edge_share(one.outcome))
         moved = wording.per_thousand(study.rerouted(one.outcome), one.outcome.submitted)
         rows.append((one.mix, one.name, *times, by_tabs, f"{moved:.1f}"))
     columns = ("mix", "rules", "all answers p50", "p95", "p99", "by tabs", "moved ‰")

@@ -31,7 +31,6 @@ ABLATIONS: Final[dict[str, Options]] = {
     "no geography": Options(geo=False),
     "fixed timeouts": Options(leases="fixed"),
 }
-ABLATED_MIXES: Final = ("calm", "churn", "weather")
 # What each attack tries; names are those of `behaviours.CONDUCTS`.
 ATTACKS: Final[dict[str, str]] = {
     "garbage": "answers noise",
@@ -143,8 +142,8 @@ def mixes(*, jobs: int, nodes: int, seed: int, processes: int = 1) -> list[Outco
 
 
 def ablations(*, jobs: int, nodes: int, seed: int, processes: int = 1) -> list[Ablated]:
-    """Run some mixes with each rule taken away in turn; the same seed means the same demand."""
-    asked = [(name, rule) for name in ABLATED_MIXES for rule in ABLATIONS]
+    """Run every mix with each rule taken away in turn; the same seed means the same demand."""
+    asked = [(name, rule) for name in MIXES for rule in ABLATIONS]
     trials = [
         Trial(mix(name, jobs=jobs, nodes=nodes), seed, ABLATIONS[rule]) for name, rule in asked
     ]
@@ -239,8 +238,18 @@ def audit_cpu(outcome: Outcome) -> float:
 
 
 def latency(outcome: Outcome) -> Histogram:
-    """Return the answer times of tabs and CPU workers together."""
-    return merged(list(outcome.latency_s.values()))
+    """Return the answer times of tabs and CPU workers together, after the warm-up.
+
+    Of a run that ends before that, all of them.
+    """
+    steady = outcome.steady_latency_s
+    return steady if steady.count else merged(list(outcome.latency_s.values()))
+
+
+def edge_share(outcome: Outcome) -> float:
+    """Return the share of answers by tabs, after the warm-up if there was anything after it."""
+    steady = outcome.steady_latency_s
+    return outcome.steady_edge_share if steady.count else outcome.edge_share
 
 
 def merged(parts: Sequence[Histogram]) -> Histogram:

@@ -43,7 +43,7 @@ def test_a_fault_mix_meets_its_faults() -> None:
 
     assert sum(outcome.rerouted["closed"] for outcome in churn) > 20
     assert sum(outcome.rerouted["closed"] for outcome in outage) > 20
-    assert sum(outcome.rerouted["lease"] for outcome in weather) > 20
+    assert sum(outcome.attempts["hedge"] for outcome in weather) > 20
     assert sum(outcome.connection_lost for outcome in restart) > 20
     assert sum(outcome.quarantined for outcome in liars) > 20
 
