@@ -16,7 +16,7 @@ from browser_node.protocol import Answer, AttemptId, JobItem, ModelDigest, NodeI
 from orchestrator.domain import effects as fx
 from orchestrator.domain.decisions import Decision, Decisions, Placed
 from orchestrator.domain.index import Index
-from orchestrator.domain.leases import MAX_LEASE_S, Leases, set_speed
+from orchestrator.domain.leases import MAX_LEASE_S, Leases
 from orchestrator.domain.model import (
     Answered,
     Attempt,
@@ -32,6 +32,7 @@ from orchestrator.domain.model import (
     Subject,
 )
 from orchestrator.domain.queues import Queues
+from orchestrator.domain.speeds import set_speed
 from orchestrator.domain.trust import Identity, Standing
 
 # A process of its own takes up to 30 s to start and has 10 s for the job; others may be before it.

@@ -206,6 +206,8 @@ class Index:
             return "no_slots"
         if node.retry_at > now and not self.forgiving:
             return "backing_off"
+        if node.late:
+            return "late"
         if node.alone or len(node.attempts) >= node.slots:
             return "busy"
         return ""
@@ -268,6 +270,7 @@ def within(region: str, wanted: str) -> bool:
 def _step(node: Node, speed: Speed) -> int:
     finish_s = (
         rtt_s(node)
+        + speed.overhead_s
         + STANDARD_TOKENS / speed.tokens_per_s
         + node.consecutive_failures * PENALTY_PER_FAILURE_S
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, Literal
 
 from browser_node.protocol import ModelDigest
@@ -17,11 +16,10 @@ HEDGE_SAMPLES: Final = 5
 # What is answered sooner than this nobody waits for: the budget is for those that stall.
 MIN_HEDGE_S: Final = 0.25
 SMOOTHING: Final = 0.2
-MIN_TOKENS_PER_S: Final = 1.0
-MAX_TOKENS_PER_S: Final = 1e7
+OUTLIER: Final = 8.0
+_MIN_DEVIATION: Final = 0.1
 # Below this, scheduling noise outweighs the work and says nothing about the node.
 _MIN_EXPECTED_S: Final = 0.05
-_BATCH_S: Final = 0.25
 
 Kind = Literal["adaptive", "fixed"]
 
@@ -64,45 +62,10 @@ def extended_at(attempt: Attempt, node: Node) -> float:
     return min(node.last_answer_at + lease_s, attempt.hard_at)
 
 
-def observe(node: Node, attempts: Sequence[Attempt], *, now: float) -> None:
-    """Learn from attempts that ``node`` finished together: throughput, and how forecasts held.
-
-    Throughput is what the orchestrator saw, never what the node claims: tokens over the time since
-    the last answer, or since the earliest of these attempts started if the node was idle before.
-    Tokens and times are averaged apart: answers that arrive at once after a pause say nothing new.
-    """
-    started_at = min(attempt.started_at for attempt in attempts)
-    if started_at >= node.last_answer_at:
-        elapsed = max(now - started_at - (node.rtt_s or 0.0), 0.0)
-    else:
-        elapsed = now - node.last_answer_at
-    node.last_answer_at = now
-    total = sum(attempt.tokens for attempt in attempts)
-    for digest in {attempt.digest for attempt in attempts}:
-        speed = node.speeds.get(digest)
-        if speed is None:
-            continue
-        # A few tokens measure the overhead of a call, not the speed: they count by their share of
-        # a full batch; by the time they took where that is more, or a claimed speed would stand.
-        share = max(total / (speed.tokens_per_s * _BATCH_S), elapsed / _BATCH_S)
-        weight = SMOOTHING * min(1.0, share)
-        speed.tokens += weight * (total - speed.tokens)
-        speed.busy_s += weight * (elapsed - speed.busy_s)
-        measured = speed.tokens / max(speed.busy_s, 1e-4)
-        speed.tokens_per_s = min(max(measured, MIN_TOKENS_PER_S), MAX_TOKENS_PER_S)
-        speed.samples += 1
-    for attempt in attempts:
-        speed = node.speeds.get(attempt.digest)
-        if speed is None:
-            continue
-        actual = now - attempt.started_at
-        ratio = actual / max(attempt.expected_s, _MIN_EXPECTED_S)
-        speed.deviation += SMOOTHING * (abs(ratio - speed.ratio) - speed.deviation)
-        speed.ratio += SMOOTHING * (ratio - speed.ratio)
-
-
-def set_speed(speed: Speed, tokens_per_s: float) -> None:
-    """Take a speed for granted until measurements say otherwise: worth one batch of them."""
-    speed.tokens_per_s = min(max(tokens_per_s, MIN_TOKENS_PER_S), MAX_TOKENS_PER_S)
-    speed.busy_s = _BATCH_S
-    speed.tokens = speed.tokens_per_s * _BATCH_S
+def kept(speed: Speed, attempt: Attempt, *, now: float) -> None:
+    """Learn how the forecast of an attempt that ends now held: as RFC 6298 learns round trips."""
+    ratio = (now - attempt.started_at) / max(attempt.expected_s, _MIN_EXPECTED_S)
+    # One stall must not make every lease to come endless.
+    ratio = min(ratio, speed.ratio + OUTLIER * max(speed.deviation, _MIN_DEVIATION))
+    speed.deviation += SMOOTHING * (abs(ratio - speed.ratio) - speed.deviation)
+    speed.ratio += SMOOTHING * (ratio - speed.ratio)

@@ -203,15 +203,19 @@ class Attempt(msgspec.Struct):
 class Speed(msgspec.Struct):
     """Measured throughput of one model on one node and how well forecasts held.
 
-    ``tokens`` ÷ ``busy_s`` (EWMAs of what was answered at once, and of the time it took) is it.
-    ``ratio`` and ``deviation`` are EWMAs of actual ÷ expected answer time: they size the leases.
+    A run of answers is expected to take ``overhead_s`` + tokens ÷ ``tokens_per_s``; the four after
+    them are moments of the runs seen (`speeds`). ``ratio`` and ``deviation`` are EWMAs of actual ÷
+    expected answer time: they size the leases.
     ``elsewhen`` keeps the throughput of the node's other visibility states. The rest belongs to the
     index and to the statistics of answers.
     """
 
     tokens_per_s: float
+    overhead_s: float = 0.0
     tokens: float = 0.0
-    busy_s: float = 0.0
+    seconds: float = 0.0
+    variance: float = 0.0
+    covariance: float = 0.0
     ratio: float = 1.0
     deviation: float = 0.5
     samples: int = 0
@@ -241,6 +245,8 @@ class Node(msgspec.Struct):
     rtt_guess_s: float | None = None
     data_saver: bool = False
     last_answer_at: float = 0.0
+    run_at: float = 0.0
+    run_tokens: int = 0
     state: NodeState = "active"
     reason: str = ""
     slots: int = 0
@@ -254,6 +260,7 @@ class Node(msgspec.Struct):
     attempts: dict[AttemptId, Attempt] = msgspec.field(default_factory=dict)
     outstanding_tokens: int = 0
     stale: bool = False
+    late: bool = False  # an answer of it is overdue, and it has not been heard since
     probed_at: float = 0.0
     draining: bool = False
     alone: bool = False

@@ -16,10 +16,11 @@ from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.board import Board
 from orchestrator.domain.checking import Checking
-from orchestrator.domain.leases import extended_at, observe
+from orchestrator.domain.leases import extended_at, kept
 from orchestrator.domain.model import Attempt, Cause, Held, Job, Node
 from orchestrator.domain.placement import Placement
 from orchestrator.domain.placing import MAX_CLOUD_ATTEMPTS, Placing
+from orchestrator.domain.speeds import observe
 
 FAILURE_BACKOFF_S: Final = 15.0
 HANDED_BACK_PAUSE_S: Final = 1.0
@@ -72,7 +73,8 @@ class Outcomes:
         if node is not None:
             # Not by an event of its own: this is the path every answer takes.
             node.last_frame_at = now
-            node.stale = False
+            unheard = node.stale or node.late
+            node.stale = node.late = False
         known: list[tuple[ev.Finished, Attempt]] = []
         for result in event.results:
             # Released one by one, so that the same attempt twice in a frame counts once.
@@ -84,9 +86,17 @@ class Outcomes:
                 continue
             known.append((result, attempt))
             board.release(attempt, "answered", now, regroup=False)
-        if not known or node is None:
+        if node is None:
             return
-        observe(node, [attempt for _, attempt in known], now=now)
+        if not known:
+            if unheard:
+                board.changed(node, now)
+            return
+        attempts = [attempt for _, attempt in known]
+        observe(node, attempts, now=now)
+        for attempt in attempts:
+            if attempt.digest in node.speeds:
+                kept(node.speeds[attempt.digest], attempt, now=now)
         node.consecutive_failures = 0
         node.retry_at = 0.0
         node.jobs_done += len(known)
@@ -300,6 +310,7 @@ class Outcomes:
     def due(self, attempt: Attempt, now: float) -> None:
         node = self.board.nodes[attempt.node_id]
         if attempt.hedge_at <= now:
+            self._late(node, now)
             self._hedge(attempt, now)
         lease_at = extended_at(attempt, node)
         if lease_at > now:
@@ -312,6 +323,13 @@ class Outcomes:
         cancel = fx.SendCancel(node.node_id, (attempt.attempt_id,))
         self.board.effects += [cancel, fx.SendPing(node.node_id)]
         self._end(attempt, "lease", now)
+
+    def _late(self, node: Node, now: float) -> None:
+        """Give the node nothing more until it is heard of: it may have stalled."""
+        if not node.late and not node.stale:
+            node.late = True
+            self.board.changed(node, now)
+            self.board.effects.append(fx.SendPing(node.node_id))
 
     def _hedge(self, attempt: Attempt, now: float) -> None:
         """Start a late job on the CPU worker too; the later it is, the more that may cost."""

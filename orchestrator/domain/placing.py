@@ -33,8 +33,8 @@ MAX_CLOUD_ATTEMPTS: Final = 3
 # So many of a queue are tried when its head cannot be placed.
 LOOK_AHEAD: Final = 4
 PATIENCE: Final = 2.0
-# Nobody waits longer than this for the edge while the CPU worker has nothing to do.
-SPILL_S: Final = 1.0
+# Nobody waits longer than this for the edge where the CPU worker would take half as long.
+SPILL_S: Final = 0.3
 SEEN_KEPT: Final = 256
 NO_CAPACITY: Final = "No node and no CPU worker is available for this model."
 
@@ -91,7 +91,7 @@ class Placing:
             started.skipped |= found.skipped
             found = started
             wait_s = self._worth_waiting(job, found, now)
-            if wait_s is not None and (wait_s <= SPILL_S or self.best_worker(job) is None):
+            if wait_s is not None and not self._spills(job, wait_s):
                 board.queues.push("edge", job, now)
                 # Twice the forecast: by then it was wrong, and the CPU worker takes over.
                 latest_at = job.submitted_at + self._options.edge_budget_s
@@ -271,6 +271,14 @@ class Placing:
         supply = self._board.index.fleets[digest].supply_tokens_per_s
         expected_s = soonest_s + self._board.queues.edge_wait_s(digest, supply)
         return expected_s if expected_s <= left_s else None
+
+    def _spills(self, job: Job, wait_s: float) -> bool:
+        """Whether the CPU worker should take what would wait ``wait_s`` for the edge."""
+        worker = self.best_worker(job) if wait_s > SPILL_S else None
+        if worker is None:
+            return False
+        finish_s = router.finish_s(worker, digest=job.spec.digest, tokens=job.spec.tokens)
+        return 2 * finish_s < wait_s
 
     def _give_up(
         self, job: Job, skipped: dict[str, int], now: float, message: str = NO_CAPACITY

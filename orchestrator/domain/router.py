@@ -1,6 +1,6 @@
 """Where a job goes: hard constraints first, then the least expected finish time.
 
-    finish_s = rtt_s + backlog_tokens / tokens_per_s + job_tokens / tokens_per_s
+    finish_s = rtt_s + overhead_s + backlog_tokens / tokens_per_s + job_tokens / tokens_per_s
              + cold_load_s + penalty_s
 
 The documented four signals are the four terms: proximity (round trip), load (backlog), capability
@@ -43,9 +43,10 @@ Rule = Literal["finish", "least_loaded", "random"]
 
 def finish_s(node: Node, *, digest: ModelDigest, tokens: int, cold_load_s: float = 0.0) -> float:
     """Return the expected seconds from now until ``node`` answers a job of ``tokens``."""
-    speed = node.speeds[digest].tokens_per_s
+    speed = node.speeds[digest]
+    service = speed.overhead_s + (node.outstanding_tokens + tokens) / speed.tokens_per_s
     penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
-    return rtt_s(node) + (node.outstanding_tokens + tokens) / speed + cold_load_s + penalty
+    return rtt_s(node) + service + cold_load_s + penalty
 
 
 def cold_load_s(node: Node, model: ModelSpec) -> float:
@@ -79,8 +80,8 @@ def explain(
     if node is None:
         return Decision(None, considered=considered, skipped=skipped, soonest_s=soonest_s)
     speed = node.speeds.get(digest)
-    rate = speed.tokens_per_s if speed is not None else 1000.0
-    rtt, backlog, service = rtt_s(node), node.outstanding_tokens / rate, tokens / rate
+    rate, overhead = (1000.0, 0.0) if speed is None else (speed.tokens_per_s, speed.overhead_s)
+    rtt, backlog, service = rtt_s(node), node.outstanding_tokens / rate, overhead + tokens / rate
     penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
     total = rtt + backlog + service + cold_s + penalty
     return Decision(
@@ -149,9 +150,10 @@ def choose(
                 silent.append(node)
                 found.skip("silent")
                 continue
-            speed = node.speeds[digest].tokens_per_s
+            measured = node.speeds[digest]
+            speed = measured.tokens_per_s
             outstanding = node.outstanding_tokens
-            finish = (outstanding + tokens) / speed
+            finish = measured.overhead_s + (outstanding + tokens) / speed
             if geo:
                 finish += rtt_s(node)
             if node.consecutive_failures:

@@ -38,13 +38,14 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.board import Board, Counters
 from orchestrator.domain.checking import Checking
 from orchestrator.domain.index import guessed_rtt_s
-from orchestrator.domain.leases import Leases, set_speed
+from orchestrator.domain.leases import Leases
 from orchestrator.domain.liveness import Liveness
 from orchestrator.domain.model import Attempt, Job, ModelSpec, NewJob, Node
 from orchestrator.domain.outcomes import Outcomes
 from orchestrator.domain.placement import Placement
 from orchestrator.domain.placing import Options, Placing
 from orchestrator.domain.references import References
+from orchestrator.domain.speeds import set_speed
 from orchestrator.domain.trust import Policy
 
 __all__ = ["Counters", "Options", "Scheduler"]
@@ -226,9 +227,9 @@ class Scheduler:
             # A minimum, since noise only adds to a round trip; it drifts up to notice a move.
             known = event.rtt_s if node.rtt_s is None else node.rtt_s * 1.1 + 0.001
             node.rtt_s = min(event.rtt_s, known)
-        elif not node.stale:
+        elif not node.stale and not node.late:
             return
-        node.stale = False
+        node.stale = node.late = False
         self.board.changed(node, now)
 
     def _node_changed(

@@ -26,6 +26,7 @@ const GROUPS = {
   paused: { one: '# paused', other: '# paused' },
   hidden: { one: '# hidden', other: '# hidden' },
   no_slots: { one: '# without a slot', other: '# without a slot' },
+  late: { one: '# late with an answer', other: '# late with answers' },
   backing_off: { one: '# resting after a failure', other: '# resting after failures' },
   already_tried: { one: '# tried already', other: '# tried already' },
   other_region: { one: '# in another region', other: '# in other regions' },

@@ -17,7 +17,7 @@ const terms = facts => [
   },
   {
     icon: 'users', title: 'For whom',
-    text: html`The customers of <b>${location.host}</b>. Their texts pass through this tab’s memory. They are not shown and not kept.`,
+    text: html`The customers of <b>${location.host}</b>. Their texts pass through this tab’s memory. They are not shown and not kept. The first answers, and later a few, are compared with the server’s own to see that they are right.`,
   },
   {
     icon: 'download', title: 'Download',

@@ -183,10 +183,10 @@ def test_a_job_waits_for_the_edge_no_longer_than_twice_what_was_expected() -> No
     s = scheduler()
     join(s, WORKER, trusted=True)
     join(s, TAB, slots=1, tokens_per_s=1000)
-    submit(s, job("held", tokens=500), job("waits", tokens=10))  # 0.53 s until it is answered
+    submit(s, job("held", tokens=200), job("waits", tokens=10))  # 0.23 s until it is answered
 
-    early = s.handle(ev.Tick(), now=1.2)
-    late = s.handle(ev.Tick(), now=1.35)
+    early = s.handle(ev.Tick(), now=0.6)
+    late = s.handle(ev.Tick(), now=0.75)
 
     assert sent(early) == {}
     assert [item.input for item in sent(late)[WORKER]] == ["text of waits"]
@@ -273,17 +273,55 @@ def test_a_job_that_took_the_cpu_worker_down_is_put_to_nobody_elses_machine() ->
     assert item.isolated
 
 
-def test_nobody_waits_long_for_the_edge_while_the_cpu_worker_is_idle() -> None:
+def test_nobody_waits_long_for_the_edge_where_the_cpu_worker_would_be_done_sooner() -> None:
     s = scheduler()
     join(s, WORKER, trusted=True)
     join(s, TAB, slots=1, tokens_per_s=100)
-    submit(s, job("held", tokens=90))
+    submit(s, job("held", tokens=20))
 
     soon = sent(submit(s, job("soon", tokens=5)))
     far = sent(submit(s, job("far", tokens=50)))
 
-    assert soon == {}  # in 0.95 s
+    assert soon == {}  # in 0.25 s
     assert list(far) == [WORKER]
+
+
+def test_a_cpu_worker_that_is_as_busy_relieves_nobody() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True, tokens_per_s=1000)
+    join(s, TAB, slots=1, tokens_per_s=100)
+    submit(s, job("cloud", tokens=300, placement="cloud"))
+    submit(s, job("held", tokens=20))
+
+    assert sent(submit(s, job("waits", tokens=30))) == {}  # in 0.5 s, there in 0.33 s
+
+
+def test_a_node_whose_answer_is_late_gets_nothing_more_until_it_is_heard() -> None:
+    s = scheduler(hedge_share=0.05)
+    join(s, WORKER, trusted=True)
+    join(s, TAB)
+    submit(s, job("j"))
+
+    late = s.handle(ev.Tick(), now=1.0)
+    meanwhile = sent(submit(s, job("k"), now=1.0))
+    s.handle(ev.NodeHeard(TAB), now=1.1)
+
+    assert fx.SendPing(TAB) in late
+    assert list(meanwhile) == [WORKER]
+    assert list(sent(submit(s, job("l"), now=1.1))) == [TAB]
+
+
+def test_an_answer_that_comes_too_late_shows_that_the_node_is_there() -> None:
+    s = scheduler(hedge_share=0.05)
+    join(s, WORKER, trusted=True)
+    join(s, TAB)
+    first = only(submit(s, job("j")), TAB)
+    hedge = only(s.handle(ev.Tick(), now=1.0), WORKER)
+    finish(s, WORKER, hedge.attempt_id, now=1.1)
+
+    finish(s, TAB, first.attempt_id, now=1.2)
+
+    assert list(sent(submit(s, job("k"), now=1.2))) == [TAB]
 
 
 def test_trouble_everywhere_does_not_multiply_the_load_on_the_edge() -> None:

@@ -61,6 +61,7 @@ def ids(nodes: OpenSet) -> set[str]:
         ({"state": "hidden"}, "hidden"),
         ({"state": "throttled"}, "open"),
         ({"slots": 0}, "no_slots"),
+        ({"late": True}, "late"),
         ({"retry_at": 5.0}, "backing_off"),
         ({"retry_at": 0.0}, "open"),
         ({"alone": True}, "busy"),

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from browser_node.protocol import HANDED_BACK, AttemptId, CloseCode, NodeId
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
+from orchestrator.domain import router
 from orchestrator.domain.model import JobId
 from orchestrator.domain.trust import Identity
 from tests.orchestrator.domain.fleet_of import (
@@ -173,12 +176,12 @@ def test_a_job_no_tab_can_finish_within_the_edge_budget_goes_to_the_cpu_worker()
 
 
 def test_what_waits_for_the_edge_beyond_its_budget_goes_to_the_cpu_worker() -> None:
-    s = scheduler(edge_budget_s=2.0)
+    s = scheduler(edge_budget_s=0.5)
     join(s, TAB, slots=1, tokens_per_s=1000)
     join(s, WORKER, trusted=True)
-    submit(s, job("held", tokens=500), job("waits", tokens=10))
+    submit(s, job("held", tokens=250), job("waits", tokens=10))
 
-    effects = s.handle(ev.Tick(), now=2.0)
+    effects = s.handle(ev.Tick(), now=0.5)
 
     assert [item.input for item in sent(effects)[WORKER]] == ["text of waits"]
 
@@ -503,8 +506,10 @@ def test_speed_follows_what_was_seen_and_not_what_was_claimed() -> None:
         s.handle(ev.NodeHeard(TAB), now=now)
         finish(s, TAB, f"a{number}", now=now)
 
-    # 250 tokens a second, seen 39 times; a share of a batch weighs a share.
-    assert s.board.nodes[TAB].speeds[MODEL].tokens_per_s < 100_000 * 0.99
+    # 250 tokens a second, seen 39 times.
+    node = s.board.nodes[TAB]
+    assert node.speeds[MODEL].tokens_per_s == pytest.approx(260, rel=0.1)
+    assert router.finish_s(node, digest=MODEL, tokens=250) == pytest.approx(1, rel=0.1)
 
 
 def test_a_node_that_keeps_its_forecasts_gets_shorter_leases() -> None:

@@ -1,0 +1,77 @@
+"""How fast a node is: a line through what the orchestrator saw of it, never what the node claims.
+
+    seconds = overhead_s + tokens / tokens_per_s
+
+A volunteer's answers to a few short texts say little of its throughput: the call, the frames and
+the jitter of the round trip take longer than the tokens. So both terms are fitted, by least squares
+over exponentially weighted moments, shrunk towards a line through the origin where all runs were of
+one size. One observation is a run: what was answered from when the node got work until it had none,
+or for `RUN_S` of it, however many frames that took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from orchestrator.domain.model import Attempt, Node, Speed
+
+RUN_S: Final = 0.25
+# Ten runs decide. The first replaces what was claimed, the second counts half, and so on.
+GAIN: Final = 0.1
+# A run that took so many times its forecast was a stall, of which the leases take care.
+OUTLIER: Final = 4.0
+OUTLIER_S: Final = 0.05
+# Weight of the origin as a point of the line, against the spread of what was seen.
+SHRINKAGE: Final = 0.05
+# Most of a run's time may be overhead, not all: noise must not make a node infinitely fast.
+LEAST_SLOPE: Final = 0.25
+CLAIM_TOKENS: Final = 64.0
+MIN_TOKENS_PER_S: Final = 1.0
+MAX_TOKENS_PER_S: Final = 1e7
+
+
+def observe(node: Node, attempts: Sequence[Attempt], *, now: float) -> None:
+    """Learn from attempts that ``node`` answered together; they are released already."""
+    arrived_at = min(attempt.started_at for attempt in attempts) + (node.rtt_s or 0.0)
+    if not node.run_tokens or arrived_at > node.last_answer_at:
+        # It was idle before, or what it had was taken back.
+        node.run_at = max(arrived_at, node.last_answer_at)
+        node.run_tokens = 0
+    node.run_tokens += sum(attempt.tokens for attempt in attempts)
+    node.last_answer_at = now
+    elapsed = max(now - node.run_at, 0.0)
+    if node.attempts and elapsed < RUN_S:
+        return
+    for digest in {attempt.digest for attempt in attempts}:
+        speed = node.speeds.get(digest)
+        if speed is not None:
+            learn(speed, node.run_tokens, elapsed)
+    node.run_tokens = 0
+
+
+def learn(speed: Speed, tokens: int, seconds: float) -> None:
+    """Take one run into account."""
+    forecast = speed.overhead_s + tokens / speed.tokens_per_s
+    seconds = min(seconds, OUTLIER * forecast + OUTLIER_S)
+    speed.samples += 1
+    gain = max(GAIN, 1.0 / speed.samples)
+    more_tokens, more_s = tokens - speed.tokens, seconds - speed.seconds
+    speed.tokens += gain * more_tokens
+    speed.seconds += gain * more_s
+    speed.variance = (1.0 - gain) * (speed.variance + gain * more_tokens * more_tokens)
+    speed.covariance = (1.0 - gain) * (speed.covariance + gain * more_tokens * more_s)
+    per_token = max(speed.seconds, 1e-4) / speed.tokens
+    origin = SHRINKAGE * speed.tokens
+    slope = (speed.covariance + origin * speed.seconds) / (speed.variance + origin * speed.tokens)
+    slope = min(max(slope, LEAST_SLOPE * per_token), per_token)
+    speed.tokens_per_s = min(max(1.0 / slope, MIN_TOKENS_PER_S), MAX_TOKENS_PER_S)
+    speed.overhead_s = max(speed.seconds - slope * speed.tokens, 0.0)
+
+
+def set_speed(speed: Speed, tokens_per_s: float) -> None:
+    """Take a speed for granted until measurements say otherwise."""
+    speed.tokens_per_s = min(max(tokens_per_s, MIN_TOKENS_PER_S), MAX_TOKENS_PER_S)
+    speed.overhead_s = speed.variance = speed.covariance = 0.0
+    speed.tokens = CLAIM_TOKENS
+    speed.seconds = CLAIM_TOKENS / speed.tokens_per_s
