@@ -200,7 +200,7 @@ class Attempt(msgspec.Struct):
     placed: Placed | None = None
 
 
-class Speed(msgspec.Struct):
+class Speed(msgspec.Struct, gc=False):
     """Measured throughput of one model on one node and how well forecasts held.
 
     A run of answers is expected to take ``overhead_s`` + tokens ÷ ``tokens_per_s``; the four after

@@ -50,7 +50,7 @@ class Policy(msgspec.Struct, frozen=True):
     audit_share: float = AUDIT_SHARE
 
 
-class Standing(msgspec.Struct):
+class Standing(msgspec.Struct, gc=False):
     """The record of one identity in one runtime class. Outlives every session of it.
 
     ``consecutive`` counts agreed audits since the last disagreement, ``real`` those of them on
