@@ -78,7 +78,7 @@ class Board:
         self.leases = leases
         self.nodes: dict[NodeId, Node] = {}
         self.workers: dict[NodeId, Node] = {}
-        self.sessions: dict[Identity, list[Node]] = {}
+        self.sessions: dict[Identity, tuple[Node, ...]] = {}
         self.jobs: dict[JobId, Job] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.index = Index(models)
@@ -101,7 +101,8 @@ class Board:
             self.workers[node.node_id] = node
         else:
             self.index.join(node)
-            self.sessions.setdefault(node.standing.identity, []).append(node)
+            identity = node.standing.identity
+            self.sessions[identity] = (*self.sessions.get(identity, ()), node)
 
     def remove_node(self, node_id: NodeId) -> Node | None:
         node = self.nodes.pop(node_id, None)
@@ -114,8 +115,10 @@ class Board:
             self.index.leave(node)
             identity = node.standing.identity
             # By identity of the object: structs compare by value.
-            self.sessions[identity] = [n for n in self.sessions[identity] if n is not node]
-            if not self.sessions[identity]:
+            others = tuple(n for n in self.sessions[identity] if n is not node)
+            if others:
+                self.sessions[identity] = others
+            else:
                 del self.sessions[identity]
         return node
 

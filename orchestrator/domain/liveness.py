@@ -9,7 +9,6 @@ large fleet's idle nodes are probed less often, and before they are used.
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections import deque
 from typing import Final
 
@@ -28,9 +27,8 @@ class Liveness:
 
     def __init__(self, nodes: dict[NodeId, Node]) -> None:
         self._nodes = nodes
-        self._due: list[tuple[float, int, NodeId]] = []
+        self._due: list[tuple[float, NodeId]] = []
         self._watched: set[NodeId] = set()
-        self._numbers = itertools.count()
         # Idle nodes whose probe had to wait for the next second's budget.
         self._waiting: deque[NodeId] = deque()
         self._left = PROBES_PER_TICK
@@ -60,7 +58,7 @@ class Liveness:
         self.next_tick_at = now + TICK_S
         self._left = PROBES_PER_TICK
         while self._due and self._due[0][0] <= now:
-            _, _, node_id = heapq.heappop(self._due)
+            _, node_id = heapq.heappop(self._due)
             node = self._nodes.get(node_id)
             if node is None:
                 self._watched.discard(node_id)
@@ -100,4 +98,4 @@ class Liveness:
     def _look_again(self, node_id: NodeId, at: float, *, now: float) -> None:
         # Never at this tick again: sums of floats may fall short of what they were compared with.
         at = max(at, now + TICK_S / 2)
-        heapq.heappush(self._due, (at, next(self._numbers), node_id))
+        heapq.heappush(self._due, (at, node_id))

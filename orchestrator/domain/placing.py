@@ -254,7 +254,7 @@ class Placing:
     def _second(self, job: Job, first: Node, now: float, limit_s: float) -> Node | None:
         """Return a node that has nothing to do with the first, to answer the same job."""
         tried = job.tried
-        own = self._board.sessions.get(first.standing.identity, [first])
+        own = self._board.sessions.get(first.standing.identity, (first,))
         job.tried = [*tried, *(node.node_id for node in own)]
         networks = (first.network,) if first.network else ()
         second, _ = self._choose(job, now, limit_s, networks=networks)
