@@ -26,11 +26,11 @@ lint: setup
 check: lint
 	@$(BIN)/pytest tests -m "not slow" --quiet $(ARGS)
 
-# Two processes: Playwright's synchronous interface, which the journeys use, keeps an event loop
-# running that tests with loops of their own cannot share.
+# Apart: Playwright's synchronous interface, which the journeys use, keeps an event loop running that
+# tests with loops of their own cannot share. A journey needs both cores of a small machine to itself.
 test: lint
 	@browser=$$(scripts/setup-browser) && export CHROMIUM_PATH="$$browser" && \
-		$(BIN)/pytest tests $(ARGS) && $(BIN)/pytest e2e $(ARGS)
+		$(BIN)/pytest tests --numprocesses 2 --dist worksteal $(ARGS) && $(BIN)/pytest e2e $(ARGS)
 
 bench: setup
 	@browser=$$(scripts/setup-browser) && CHROMIUM_PATH="$$browser" $(BIN)/python -m bench $(ARGS)
