@@ -196,7 +196,7 @@ class Checking:
         return True
 
     def audit_again(self, attempt: Attempt) -> None:
-        """The CPU worker went before it had repeated an answer: once more, in a process of its own.
+        """The CPU worker did not get to repeat an answer: once more, in a process of its own.
 
         It may have been that very text.
         """

@@ -104,7 +104,7 @@ class OpenSet:
 class Fleet:
     """The nodes of one model."""
 
-    __slots__ = ("busy", "groups", "loading", "open", "ready", "supply_tokens_per_s")
+    __slots__ = ("busy", "groups", "late", "loading", "open", "ready", "supply_tokens_per_s")
 
     def __init__(self) -> None:
         self.ready: dict[NodeId, Node] = {}
@@ -116,6 +116,8 @@ class Fleet:
         }
         # Trusted nodes that will have room again.
         self.busy = OpenSet()
+        # Trusted nodes that will if they have not stalled: no forecast counts on them.
+        self.late: dict[NodeId, Node] = {}
         # What trusted nodes that are working or could work would do together.
         self.supply_tokens_per_s = 0.0
 
@@ -226,6 +228,8 @@ class Index:
                         nodes.discard(node)
             elif speed.group == "busy":
                 fleet.busy.discard(node)
+            elif speed.group == "late":
+                fleet.late.pop(node.node_id, None)
         fleet.supply_tokens_per_s -= speed.supply
         speed.group, speed.tier, speed.step, speed.supply = group, tier, step, 0.0
         if not group:
@@ -237,6 +241,8 @@ class Index:
                     nodes.add(node, step)
         elif group == "busy" and tier == "trusted":
             fleet.busy.add(node, 0)
+        elif group == "late" and tier == "trusted":
+            fleet.late[node.node_id] = node
         if tier == "trusted" and group in ("open", "busy"):
             speed.supply = speed.tokens_per_s
             fleet.supply_tokens_per_s += speed.supply

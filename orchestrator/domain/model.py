@@ -206,7 +206,7 @@ class Speed(msgspec.Struct, gc=False):
     A run of answers is expected to take ``overhead_s`` + tokens ÷ ``tokens_per_s``; the four after
     them are moments of the runs seen (`speeds`). ``ratio`` and ``deviation`` are EWMAs of actual ÷
     expected answer time: they size the leases.
-    ``elsewhen`` keeps the throughput of the node's other visibility states. The rest belongs to the
+    ``elsewhen`` keeps the line of the node's other visibility states. The rest belongs to the
     index and to the statistics of answers.
     """
 
@@ -219,7 +219,7 @@ class Speed(msgspec.Struct, gc=False):
     ratio: float = 1.0
     deviation: float = 0.5
     samples: int = 0
-    elsewhen: dict[NodeState, float] | None = None
+    elsewhen: dict[NodeState, tuple[float, ...]] | None = None
     group: str = ""
     tier: str = ""
     step: int = 0
@@ -247,6 +247,7 @@ class Node(msgspec.Struct):
     last_answer_at: float = 0.0
     run_at: float = 0.0
     run_tokens: int = 0
+    run_digest: ModelDigest = ModelDigest("")
     state: NodeState = "active"
     reason: str = ""
     slots: int = 0

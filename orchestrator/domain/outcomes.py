@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from typing import Final
 
 from browser_node.protocol import HANDED_BACK, Answer, CloseCode, NodeId
@@ -38,6 +39,8 @@ class Outcomes:
         self.checking = checking
         self.placement = placement
         self._left_out: list[tuple[float, NodeId]] = []
+        # Whether the second's budget of probes has one for a node.
+        self.may_probe: Callable[..., bool] = lambda node, *, now: False
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────
 
@@ -214,6 +217,8 @@ class Outcomes:
     def _end(self, attempt: Attempt, cause: Cause, now: float) -> None:
         """End ``attempt`` without an answer; its job moves on."""
         self.board.release(attempt, cause, now)
+        if attempt.purpose == "audit":
+            self.checking.audit_again(attempt)
         job = self.board.jobs.get(attempt.job_id) if attempt.job_id is not None else None
         if job is not None:
             if attempt.subject is not None:
@@ -265,8 +270,6 @@ class Outcomes:
                 job.deaths = max(job.deaths + 1, 2 if node.trusted else 0)
                 job.cloud_only = job.cloud_only or node.trusted
             self._end(attempt, cause, now)
-            if died and attempt.purpose == "audit":
-                self.checking.audit_again(attempt)
 
     def workers_changed(self, now: float) -> None:
         """Without a CPU worker nobody is left out for failing: it might be the last one."""
@@ -320,8 +323,9 @@ class Outcomes:
             # Once a stall, however many leases it ends.
             node.stale = True
             self._penalise(node, now)
-        cancel = fx.SendCancel(node.node_id, (attempt.attempt_id,))
-        self.board.effects += [cancel, fx.SendPing(node.node_id)]
+        self.board.effects.append(fx.SendCancel(node.node_id, (attempt.attempt_id,)))
+        if self.may_probe(node, now=now):
+            self.board.effects.append(fx.SendPing(node.node_id))
         self._end(attempt, "lease", now)
 
     def _late(self, node: Node, now: float) -> None:
@@ -329,7 +333,8 @@ class Outcomes:
         if not node.late and not node.stale:
             node.late = True
             self.board.changed(node, now)
-            self.board.effects.append(fx.SendPing(node.node_id))
+            if self.may_probe(node, now=now):
+                self.board.effects.append(fx.SendPing(node.node_id))
 
     def _hedge(self, attempt: Attempt, now: float) -> None:
         """Start a late job on the CPU worker too; the later it is, the more that may cost."""

@@ -386,7 +386,8 @@ class Placing:
             )
 
         silent = [node for node in self.silent if spec.digest in node.speeds]
-        waiting = itertools.chain(fleet.busy, fleet.open["trusted", ""], silent)
+        late = fleet.late.values()
+        waiting = itertools.chain(fleet.busy, fleet.open["trusted", ""], late, silent)
         could = filter(suits, itertools.islice(waiting, 2 * router.SAMPLE))
         identities = {node.standing.identity for node in could}
         if spec.rules.verify == "always":
@@ -428,7 +429,7 @@ class Placing:
             if "busy" in found.skipped:
                 return False
         job = queue.head(now)
-        if job is None or len(fleet.busy):
+        if job is None or len(fleet.busy) or fleet.late:
             return False
         if not self.worker_will_come(job) and self._edge_could_come(job, now):
             return False

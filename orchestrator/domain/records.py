@@ -50,6 +50,8 @@ class Records:
         self._habits: dict[Key, Habits] = {}
         # A ban is on a key, whatever runtime it says it has.
         self._banned: set[Identity] = set()
+        # Released here: what was read of a ban before that is out of date.
+        self._freed: set[Identity] = set()
         # Told when a node may be believed no more, and when one may have something to show.
         self.on_distrusted: Callable[[Node, float], None] = lambda node, now: None
         self.on_news: Callable[[Node, float], None] = lambda node, now: None
@@ -105,6 +107,8 @@ class Records:
             standing.quarantined |= quarantined
             standing.banned |= banned
             standing.reason = reason or standing.reason
+            if standing.identity in self._freed:
+                standing.banned = banned
         if standing.banned:
             self._ban(standing.identity, now)
         for node in list(self._board.nodes_of(standing)):
@@ -125,12 +129,14 @@ class Records:
         if event.order == "release":
             trust.release(standing)
             self._banned.discard(event.identity)
+            self._freed.add(event.identity)
             for (identity, _), other in self.standings.items():
                 if identity == event.identity:
                     other.banned = False
         elif event.order == "ban":
             standing.banned, standing.reason = True, "banned by an operator"
             self._banned.add(event.identity)
+            self._freed.discard(event.identity)
         else:
             standing.quarantined, standing.reason = True, "quarantined by an operator"
         self.changed(standing, before, None, now)

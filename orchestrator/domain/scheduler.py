@@ -10,7 +10,8 @@ reads a clock or draws an id. Rules:
 3. An attempt ends by result, failure, the node's going, twenty seconds of silence, its lease, or
    because its node is believed no more. In all but the first the job moves on at once; a result
    that comes later is counted, compared and dropped.
-4. A node whose lease ended is stale: it gets nothing until it is heard again.
+4. A node whose lease ended is stale, one whose answer is later than its p95 is late: both get
+   nothing until they are heard again.
 5. Without an edge node or a CPU worker that could ever take it, a job fails at once and says why.
 
     submitted ──► queued ◄─────────┐ lease, silence, close, failure, distrust
@@ -45,7 +46,7 @@ from orchestrator.domain.outcomes import Outcomes
 from orchestrator.domain.placement import Placement
 from orchestrator.domain.placing import Options, Placing
 from orchestrator.domain.references import References
-from orchestrator.domain.speeds import set_speed
+from orchestrator.domain.speeds import changed_state
 from orchestrator.domain.trust import Policy
 
 __all__ = ["Counters", "Options", "Scheduler"]
@@ -85,6 +86,7 @@ class Scheduler:
         self.checking.on_answered = self.outcomes.answered
         self.checking.place = self.placing.place
         self._liveness = Liveness(self.board.nodes)
+        self.outcomes.may_probe = self._liveness.may_probe
         self._draining = False
 
     # ── what the engine calls ────────────────────────────────────────────────────────────────────
@@ -261,7 +263,7 @@ class Scheduler:
                 self.placement.settle(node, now)
             case ev.CapacityChanged():
                 if event.state != node.state:
-                    _remember_speed(node, event)
+                    changed_state(node, event.state)
                 node.slots, node.state, node.reason = event.slots, event.state, event.reason
                 self.board.changed(node, now)
                 self.checking.school(node, now)
@@ -315,13 +317,3 @@ class Scheduler:
             if self._liveness.may_probe(node, now=now):
                 self.board.effects.append(fx.SendPing(node.node_id))
         self.placing.silent.clear()
-
-
-def _remember_speed(node: Node, event: ev.CapacityChanged) -> None:
-    """A throttled or hidden node has another speed than an active one: each is measured."""
-    for speed in node.speeds.values():
-        speeds = dict(speed.elsewhen or {})
-        speeds[node.state] = speed.tokens_per_s
-        speed.elsewhen = speeds
-        if event.state in speeds:
-            set_speed(speed, speeds[event.state])

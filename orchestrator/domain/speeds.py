@@ -5,21 +5,23 @@
 A volunteer's answers to a few short texts say little of its throughput: the call, the frames and
 the jitter of the round trip take longer than the tokens. So both terms are fitted, by least squares
 over exponentially weighted moments, shrunk towards a line through the origin where all runs were of
-one size. One observation is a run: what was answered from when the node got work until it had none,
-or for `RUN_S` of it, however many frames that took.
+one size. One observation is a run: what was answered of one model from when the node got work until
+it had none, or for `RUN_S` of it, however many frames that took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from browser_node.protocol import NodeState
 from orchestrator.domain.model import Attempt, Node, Speed
 
 RUN_S: Final = 0.25
 # Ten runs decide. The first replaces what was claimed, the second counts half, and so on.
 GAIN: Final = 0.1
-# A run that took so many times its forecast was a stall, of which the leases take care.
+# A run that took so many times its forecast was a stall, of which the leases take care; one that
+# took so small a part of it came with a round trip shorter than any before.
 OUTLIER: Final = 4.0
 OUTLIER_S: Final = 0.05
 # Weight of the origin as a point of the line, against the spread of what was seen.
@@ -34,26 +36,33 @@ MAX_TOKENS_PER_S: Final = 1e7
 def observe(node: Node, attempts: Sequence[Attempt], *, now: float) -> None:
     """Learn from attempts that ``node`` answered together; they are released already."""
     arrived_at = min(attempt.started_at for attempt in attempts) + (node.rtt_s or 0.0)
-    if not node.run_tokens or arrived_at > node.last_answer_at:
-        # It was idle before, or what it had was taken back.
+    digest = attempts[0].digest
+    # It was idle before, or what it had was taken back, or it has turned to another model.
+    if node.run_digest != digest or arrived_at > node.last_answer_at:
+        _close(node)
+        node.run_digest = digest
         node.run_at = max(arrived_at, node.last_answer_at)
-        node.run_tokens = 0
     node.run_tokens += sum(attempt.tokens for attempt in attempts)
     node.last_answer_at = now
-    elapsed = max(now - node.run_at, 0.0)
-    if node.attempts and elapsed < RUN_S:
-        return
-    for digest in {attempt.digest for attempt in attempts}:
-        speed = node.speeds.get(digest)
-        if speed is not None:
-            learn(speed, node.run_tokens, elapsed)
+    if not node.attempts or now - node.run_at >= RUN_S:
+        _close(node)
+        node.run_at = now
+
+
+def _close(node: Node) -> None:
+    """The run is over since the last answer: learn from it."""
+    speed = node.speeds.get(node.run_digest)
+    if speed is not None and node.run_tokens:
+        learn(speed, node.run_tokens, max(node.last_answer_at - node.run_at, 0.0))
     node.run_tokens = 0
 
 
 def learn(speed: Speed, tokens: int, seconds: float) -> None:
     """Take one run into account."""
     forecast = speed.overhead_s + tokens / speed.tokens_per_s
-    seconds = min(seconds, OUTLIER * forecast + OUTLIER_S)
+    seconds = max(seconds, forecast / OUTLIER)
+    if speed.samples:
+        seconds = min(seconds, OUTLIER * forecast + OUTLIER_S)
     speed.samples += 1
     gain = max(GAIN, 1.0 / speed.samples)
     more_tokens, more_s = tokens - speed.tokens, seconds - speed.seconds
@@ -75,3 +84,22 @@ def set_speed(speed: Speed, tokens_per_s: float) -> None:
     speed.overhead_s = speed.variance = speed.covariance = 0.0
     speed.tokens = CLAIM_TOKENS
     speed.seconds = CLAIM_TOKENS / speed.tokens_per_s
+
+
+def changed_state(node: Node, state: NodeState) -> None:
+    """A throttled or hidden node has another speed than an active one: each is measured."""
+    _close(node)
+    for speed in node.speeds.values():
+        speed.elsewhen = {**(speed.elsewhen or {}), node.state: tuple(_line(speed))}
+        known = speed.elsewhen.get(state)
+        if known is not None:
+            for name, value in zip(_LINE, known, strict=True):
+                setattr(speed, name, value)
+
+
+def _line(speed: Speed) -> Iterator[float]:
+    for name in _LINE:
+        yield getattr(speed, name)
+
+
+_LINE: Final = ("tokens_per_s", "overhead_s", "tokens", "seconds", "variance", "covariance")

@@ -124,6 +124,18 @@ def test_an_audit_whose_cpu_worker_dies_is_done_once_more_alone() -> None:
     assert (before, between, st.standing(TAB).disagreed) == (0, 0, 1)
 
 
+def test_an_audit_that_the_cpu_worker_does_not_finish_is_done_once_more() -> None:
+    st = audited_fleet()
+    st.submit(job("j"))
+    st.answer(TAB, WRONG)
+
+    st.do(ev.Tick(), now=5.0)
+    st.do(ev.NodeHeard(WORKER), now=5.1)
+    st.answer(WORKER, only=1)
+
+    assert st.standing(TAB).disagreed == 1
+
+
 def test_an_audit_that_kills_two_cpu_workers_is_given_up() -> None:
     st = audited_fleet()
     st.submit(job("j"))

@@ -311,6 +311,46 @@ def test_a_node_whose_answer_is_late_gets_nothing_more_until_it_is_heard() -> No
     assert list(sent(submit(s, job("l"), now=1.1))) == [TAB]
 
 
+def test_a_late_node_is_waited_for_where_nobody_else_can_come() -> None:
+    s = scheduler(hedge_share=0.05)
+    join(s, WORKER, trusted=True)
+    join(s, TAB, slots=1)
+    submit(s, job("j"))
+    s.handle(ev.ModelLost(WORKER, MODEL), now=0.1)
+    s.handle(ev.Tick(), now=0.5)
+
+    assert failures(submit(s, job("k"), now=0.5)) == []
+    assert list(sent(finish(s, TAB, "a1", now=0.6))) == [TAB]
+
+
+def test_what_waits_for_a_node_stays_when_that_is_late() -> None:
+    s = scheduler(hedge_share=0.05)
+    join(s, WORKER, trusted=True, slots=1)
+    join(s, TAB, slots=1)
+    submit(s, job("cloud", tokens=900, placement="cloud"), job("j"), job("k"))
+
+    s.handle(ev.Tick(), now=0.26)
+
+    assert s.board.nodes[TAB].late
+    assert [item.input for item in sent(finish(s, TAB, "a2", now=0.27))[TAB]] == ["text of k"]
+
+
+def test_a_late_node_is_pinged_once_until_it_answers() -> None:
+    s = scheduler(hedge_share=0.05)
+    join(s, WORKER, trusted=True)
+    join(s, TAB)
+    submit(s, *(job(f"j{number}") for number in range(4)))
+
+    pings = [
+        effect
+        for tenths in range(10, 40)
+        for effect in s.handle(ev.Tick(), now=tenths / 10)
+        if effect == fx.SendPing(TAB)
+    ]
+
+    assert len(pings) == 1
+
+
 def test_an_answer_that_comes_too_late_shows_that_the_node_is_there() -> None:
     s = scheduler(hedge_share=0.05)
     join(s, WORKER, trusted=True)

@@ -367,6 +367,21 @@ def test_a_released_node_is_tried_again_as_a_newcomer_at_once() -> None:
     assert st.purposes(TAB) == ["replay", "replay"]
 
 
+def test_a_ban_that_was_read_before_a_release_is_out_of_date() -> None:
+    st = Stage(policy=POLICY, known=4)
+    st.join(WORKER, trusted=True)
+    st.join(TAB)
+    other = RuntimeClass("browser/webgpu")
+    joined = ev.NodeJoined(SPARE, False, None, identity=Identity(TAB), runtime=other)
+    st.do(joined)  # its record is being looked up
+
+    st.do(ev.StandingOrdered(Identity(TAB), RUNTIME, "release"))
+    read = Standing(Identity(TAB), other, banned=True)
+    st.do(ev.StandingRecalled(Identity(TAB), other, read))
+
+    assert {st.s.board.nodes[node_id].level for node_id in (TAB, SPARE)} <= {"newcomer", "trusted"}
+
+
 def test_a_young_nodes_failure_without_a_cpu_worker_ends_its_job_and_nothing_else() -> None:
     st = Stage(policy=POLICY)
     st.join(TAB, standing=record(consecutive=12, real=12))
