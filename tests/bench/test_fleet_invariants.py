@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -15,18 +14,13 @@ from bench.fleet.planted import BUGS, planted
 from bench.fleet.wire import encode
 from browser_node import protocol as p
 
-JOBS = 5_000
-SEEDS = range(4)
-
-
-@functools.cache
-def outcome_of(name: str, seed: int) -> Outcome:
-    return run(mix(name, jobs=JOBS), seed=seed)
+JOBS = 1_500
+SEEDS = range(20)
 
 
 @pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in MIXES for seed in SEEDS])
 def test_no_job_is_lost_or_doubled_and_every_law_holds(name: str, seed: int) -> None:
-    outcome = outcome_of(name, seed)
+    outcome = run(mix(name, jobs=JOBS), seed=seed)
 
     ends = outcome.answered + sum(outcome.failed.values())
     ends += outcome.cancelled + outcome.connection_lost
@@ -37,19 +31,19 @@ def test_no_job_is_lost_or_doubled_and_every_law_holds(name: str, seed: int) -> 
 
 def test_a_fault_mix_meets_its_faults() -> None:
     churn, outage, weather, restart, liars = (
-        [outcome_of(name, seed) for seed in SEEDS]
+        run(mix(name, jobs=6_000), seed=0)
         for name in ("churn", "outage", "weather", "restart", "liars")
     )
 
-    assert sum(outcome.rerouted["closed"] for outcome in churn) > 20
-    assert sum(outcome.rerouted["closed"] for outcome in outage) > 20
-    assert sum(outcome.attempts["hedge"] for outcome in weather) > 20
-    assert sum(outcome.connection_lost for outcome in restart) > 20
-    assert sum(outcome.quarantined for outcome in liars) > 20
+    assert churn.rerouted["closed"] > 5
+    assert outage.rerouted["closed"] > 5
+    assert weather.attempts["hedge"] > 5
+    assert restart.connection_lost > 5
+    assert liars.quarantined > 5
 
 
 def test_more_than_can_be_done_ends_in_true_errors_and_a_bounded_queue() -> None:
-    scenario = mix("flood", jobs=3 * JOBS)
+    scenario = mix("flood", jobs=15_000)
 
     outcome = run(scenario, seed=1)
 
