@@ -63,6 +63,10 @@ class _Audit(msgspec.Struct):
     project_id: ProjectId | None  # where its text may be put to others
     alone: bool = False
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.claimed.output) + len(self.claimed.evidence) + len(self.task.input)
+
 
 class _Late(msgspec.Struct):
     """What a result that comes too late is held against: the right answer, or a stranger's."""
@@ -182,17 +186,17 @@ class Checking:
     def _queue_audit(self, job: Job, subject: Subject, answer: Answer) -> bool:
         """Have the CPU worker repeat an answer when it has time; False when too many wait."""
         spec = job.spec
-        size = len(answer.output) + len(answer.evidence) + len(spec.input)
+        project_id = spec.project_id if _may_replay(job) else None
+        audit = _Audit(subject, _task(job), spec.tokens, answer, project_id)
         if (
             len(self._audits) >= AUDITS_KEPT
-            or self._audit_bytes + size > AUDIT_BYTES_KEPT
+            or self._audit_bytes + audit.size_bytes > AUDIT_BYTES_KEPT
             or not self._board.workers
         ):
             self._board.counters.audits_dropped += 1
             return False
-        project_id = spec.project_id if _may_replay(job) else None
-        self._audits.append(_Audit(subject, _task(job), spec.tokens, answer, project_id))
-        self._audit_bytes += size
+        self._audits.append(audit)
+        self._audit_bytes += audit.size_bytes
         return True
 
     def audit_again(self, attempt: Attempt) -> None:
@@ -204,7 +208,7 @@ class Checking:
         if subject and task and claimed and not attempt.alone:
             audit = _Audit(subject, task, attempt.tokens, claimed, attempt.project_id, alone=True)
             self._audits.appendleft(audit)
-            self._audit_bytes += len(claimed.output) + len(claimed.evidence) + len(task.input)
+            self._audit_bytes += audit.size_bytes
 
     def audit_some(self, now: float) -> None:
         """Start audits on a CPU worker that nobody else waits for, and one at a time if need be.
@@ -229,20 +233,19 @@ class Checking:
                 if digest not in worker.speeds or not _spare(worker, digest, audit.tokens):
                     break
                 self._audits.popleft()
-                claimed, task = audit.claimed, audit.task
-                self._audit_bytes -= len(claimed.output) + len(claimed.evidence) + len(task.input)
+                self._audit_bytes -= audit.size_bytes
                 self._board.start(
                     worker,
                     router.explain(
                         worker, digest=digest, tokens=audit.tokens, considered=1, skipped={}
                     ),
                     digest=digest,
-                    task=task,
+                    task=audit.task,
                     tokens=audit.tokens,
                     now=now,
                     purpose="audit",
                     alone=audit.alone,
-                    claimed=claimed,
+                    claimed=audit.claimed,
                     subject=audit.subject,
                     project_id=audit.project_id,
                 )

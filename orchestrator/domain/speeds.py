@@ -11,7 +11,7 @@ it had none, or for `RUN_S` of it, however many frames that took.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from browser_node.protocol import NodeState
@@ -31,6 +31,7 @@ LEAST_SLOPE: Final = 0.25
 CLAIM_TOKENS: Final = 64.0
 MIN_TOKENS_PER_S: Final = 1.0
 MAX_TOKENS_PER_S: Final = 1e7
+_LINE: Final = ("tokens_per_s", "overhead_s", "tokens", "seconds", "variance", "covariance")
 
 
 def observe(node: Node, attempts: Sequence[Attempt], *, now: float) -> None:
@@ -90,16 +91,7 @@ def changed_state(node: Node, state: NodeState) -> None:
     """A throttled or hidden node has another speed than an active one: each is measured."""
     _close(node)
     for speed in node.speeds.values():
-        speed.elsewhen = {**(speed.elsewhen or {}), node.state: tuple(_line(speed))}
-        known = speed.elsewhen.get(state)
-        if known is not None:
-            for name, value in zip(_LINE, known, strict=True):
-                setattr(speed, name, value)
-
-
-def _line(speed: Speed) -> Iterator[float]:
-    for name in _LINE:
-        yield getattr(speed, name)
-
-
-_LINE: Final = ("tokens_per_s", "overhead_s", "tokens", "seconds", "variance", "covariance")
+        line = tuple(getattr(speed, name) for name in _LINE)
+        speed.elsewhen = {**(speed.elsewhen or {}), node.state: line}
+        for name, value in zip(_LINE, speed.elsewhen.get(state, line), strict=True):
+            setattr(speed, name, value)
