@@ -1,6 +1,7 @@
 """Writes requirements.lock and wasm_build/package-lock.json: versions and hashes, no addresses.
 
-    python scripts/lock.py
+    python scripts/lock.py             adds what is new; what is locked already stays as it is
+    python scripts/lock.py --upgrade   takes the newest of everything
 
 Needs the index (pip's own settings hold), npm, and as many of Python 3.11 to 3.14 as can be found:
 each resolves the requirements once more, bound to what the older ones have chosen, so that one list
@@ -103,7 +104,15 @@ def is_wanted(file: str, version: str) -> bool:
     )
 
 
-def lock_python() -> None:
+def locked() -> dict[str, str]:
+    """Return the versions by name that the lock holds now."""
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    pinned = (line.split()[0].partition("==") for line in lines if "==" in line)
+    return {name: version for name, _, version in pinned}
+
+
+def lock_python(*, upgrade: bool) -> None:
+    kept = {} if upgrade else locked()
     chosen: dict[str, str] = {}
     used: list[str] = []
     for python in PYTHONS:
@@ -112,7 +121,7 @@ def lock_python() -> None:
         except (OSError, subprocess.CalledProcessError):
             print(f"{python} is not here: not resolved for it", file=sys.stderr)
             continue
-        chosen = resolve(python, requirements(), chosen) | chosen
+        chosen = resolve(python, requirements(), kept | chosen) | chosen
         used.append(python.removeprefix("python"))
     names = sorted(chosen)
     with ThreadPoolExecutor(8) as pool:
@@ -137,5 +146,5 @@ def lock_npm() -> None:
 
 
 if __name__ == "__main__":
-    lock_python()
+    lock_python(upgrade="--upgrade" in sys.argv[1:])
     lock_npm()
