@@ -31,7 +31,7 @@ from orchestrator.domain.passages import PASSAGES
 
 ECHO = "Starlette echo"
 AUDITED = ", audited"
-TARGET_RATIO = 2.0
+TARGET_RATIO = 1.5
 TARGET_ADDED_MS = 1.0
 _TEXTS = 64
 _TEXT_CHARS = 800

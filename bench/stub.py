@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from bench.wire import Wire, post
 from browser_node import pipelines
 from browser_node import protocol as p
+from browser_node.attempts import pack
 from browser_node.protocol import ModelDigest
 from orchestrator.settings import Settings
 from orchestrator.storage.catalogue import load_manifests, read_small_files
@@ -177,7 +178,8 @@ class StubNode:
                 tokens=item.tokens,
             )
             results.append(result)
-        self.send(p.Results(items=tuple(results)))
+        for frame in pack(results):
+            self.send(frame)
 
     def _receive(self, data: bytes) -> None:
         frame = p.decode_from_orchestrator(data)

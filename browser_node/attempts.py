@@ -31,6 +31,11 @@ class Attempts:
     def hold(self, item: JobItem, *, now: float) -> None:
         self._lease_at[item.attempt_id] = now + item.lease_s
 
+    def running(self, attempt_id: str, *, now: float) -> bool:
+        """Whether the attempt is held and its lease is still running."""
+        lease_at = self._lease_at.get(attempt_id)
+        return lease_at is not None and now < lease_at
+
     def release(self, attempt_id: str | None, *, now: float) -> bool:
         """Forget an attempt; true when it was held and its lease was still running."""
         if attempt_id is None:

@@ -6,8 +6,11 @@ it asks for the next.
 
 Rules: the oldest attempt always has a sequence in the next batch, so nothing starves; what rides
 along has nearly that sequence's length, whichever attempt or model it belongs to (models that share
-an encoder object share batches); every attempt that is not cancelled yields exactly one `Result` or
-`Failed`.
+an encoder object share batches). Background attempts have batches of their own, which are short and
+run while there are no others, or after `FOREGROUND_RUNS` of those: they never ride along, as riders
+cost a run more than they save. Every attempt that is not cancelled yields exactly one `Result` or
+`Failed`. Before its result an attempt that was asked to stream may yield `Delta`s, in order: those
+of a finished answer at once (`Streaming`), those of one that grows from call to call.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from browser_node.pipelines import vectors as vector_math
-from browser_node.pipelines.plan import InputError, Pipeline, Plan, Vector
-from browser_node.protocol import Blame, Failed, JobItem, Result, Task
+from browser_node.pipelines.plan import InputError, Pipeline, Plan, Streaming, Vector
+from browser_node.protocol import MAX_DELTA_CHARS, Blame, Delta, Failed, JobItem, Result, Task
 
 # Longer runs are slower a token (natively 9,400 tokens a CPU-second at 512, 8,300 at 2,500): they
 # fall out of the processor's cache.
@@ -30,8 +33,19 @@ SLACK_TOKENS: Final = 8
 # Tokenising what waits is worth this much time a batch: the loop stays free, the sorting sees
 # enough.
 PLAN_BUDGET_S: Final = 0.05
+# What comes to the fore waits for the background's run under way: 10 ms, a part of the full batch's
+# 250 ms. The fewer tokens a run, the more the runs cost (texts of 20 tokens natively: 11–14 % at
+# 64, nothing from 96 on).
+BACKGROUND_SHARE: Final = 25
+MIN_BACKGROUND_TOKENS: Final = 64
+BACKGROUND_PLAN_S: Final = 0.002
+# So many batches go before what waits in the background gets one.
+FOREGROUND_RUNS: Final = 4
 
 Outcome = Result | Failed
+"""How an attempt ends."""
+Emission = Delta | Outcome
+"""What a call of `Executor.run_next` has to say of an attempt."""
 
 
 class Encoder(Protocol):
@@ -71,6 +85,21 @@ class _Work:
 class _Attempt:
     item: JobItem
     work: _Work | None = None
+    deltas: int = 0
+
+    def told(self, text: str) -> list[Delta]:
+        """Return the next piece of the answer's text, in frames that hold it."""
+        starts = range(0, len(text), MAX_DELTA_CHARS)
+        frames = [
+            Delta(
+                attempt_id=self.item.attempt_id,
+                seq=self.deltas + number,
+                text=text[at : at + MAX_DELTA_CHARS],
+            )
+            for number, at in enumerate(starts)
+        ]
+        self.deltas += len(frames)
+        return frames
 
 
 class _Row(NamedTuple):
@@ -99,6 +128,7 @@ class Executor:
         self._held: dict[str, _Attempt] = {}
         self._started: float | None = None
         self._last_s = 0.0
+        self._foreground_runs = 0
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -135,8 +165,10 @@ class Executor:
         for attempt_id in attempt_ids:
             self._held.pop(attempt_id, None)
 
-    async def run_next(self) -> list[Outcome]:
+    async def run_next(self) -> list[Emission]:
         """Compute one micro-batch and return what it finished (maybe nothing yet).
+
+        Deltas of an attempt come in order and before its result.
 
         Fails only the attempts concerned: blame "input" when the input cannot be planned, "model"
         when a pipeline cannot finish sound vectors, "node" for a session's exception or numbers
@@ -146,23 +178,41 @@ class Executor:
             raise RuntimeError("a micro-batch is already running")
         self._started = self._clock()
         try:
-            outcomes = self._plan_some()
-            batch = self._next_batch()
+            turn, budget_tokens, plan_s = self._turn()
+            emissions: list[Emission] = [*self._plan_some(turn, plan_s)]
+            batch = self._next_batch(turn, budget_tokens)
             if batch:
-                outcomes += await self._encode(batch)
-            outcomes += await self._finish_complete()
-            return outcomes
+                emissions += await self._encode(batch)
+            emissions += await self._finish_complete(turn)
+            return emissions
         finally:
             self._last_s = max(0.0, self._clock() - self._started)
             self._started = None
 
+    def _turn(self) -> tuple[list[_Attempt], int, float]:
+        """Return whose turn it is, the tokens their batch may hold and the time to plan it.
+
+        Those of the other class are left as they are: not planned, not run, not finished.
+        """
+        budget_tokens = min(self.budget_tokens, MAX_BATCH_TOKENS)
+        background = [attempt for attempt in self._held.values() if attempt.item.background]
+        if not background:
+            return list(self._held.values()), budget_tokens, PLAN_BUDGET_S
+        if len(background) < len(self._held) and self._foreground_runs < FOREGROUND_RUNS:
+            self._foreground_runs += 1
+            foreground = [a for a in self._held.values() if not a.item.background]
+            return foreground, budget_tokens, PLAN_BUDGET_S
+        self._foreground_runs = 0
+        share = max(self.budget_tokens // BACKGROUND_SHARE, MIN_BACKGROUND_TOKENS)
+        return background, min(share, budget_tokens), BACKGROUND_PLAN_S
+
     # ── planning ─────────────────────────────────────────────────────────────────────────────────
 
-    def _plan_some(self) -> list[Outcome]:
+    def _plan_some(self, turn: list[_Attempt], plan_s: float) -> list[Outcome]:
         """Plan attempts in the order they came, the oldest always, others while there is time."""
         outcomes: list[Outcome] = []
-        deadline = self._clock() + PLAN_BUDGET_S
-        for attempt in list(self._held.values()):
+        deadline = self._clock() + plan_s
+        for attempt in turn:
             if attempt.work is None and (failed := self._plan(attempt)) is not None:
                 outcomes.append(failed)
             if self._clock() > deadline:
@@ -189,11 +239,11 @@ class Executor:
 
     # ── one batch ────────────────────────────────────────────────────────────────────────────────
 
-    def _next_batch(self) -> list[_Row]:
+    def _next_batch(self, turn: list[_Attempt], budget_tokens: int) -> list[_Row]:
         """Return rows for one run: the oldest attempt's longest sequence and its neighbours."""
         waiting = [
             _Row(attempt, attempt.work, at)
-            for attempt in self._held.values()
+            for attempt in turn
             if attempt.work is not None
             for at in attempt.work.pending()
         ]
@@ -209,7 +259,7 @@ class Executor:
         chosen = neighbours(
             [len(row.tokens) for row in shared],
             around=shared.index(first),
-            budget_tokens=min(self.budget_tokens, MAX_BATCH_TOKENS),
+            budget_tokens=budget_tokens,
         )
         return shared[chosen.start : chosen.stop]
 
@@ -233,21 +283,21 @@ class Executor:
             broken, "not_finite", "the session returned a vector that is not finite"
         )
 
-    async def _finish_complete(self) -> list[Outcome]:
-        """Return the outcomes of the attempts whose vectors are all there; one run a head."""
+    async def _finish_complete(self, turn: list[_Attempt]) -> list[Emission]:
+        """Return what comes of the attempts whose vectors are all there; one run a head."""
         rows = [
             _Row(attempt, work, 0)
-            for attempt in list(self._held.values())
-            if (work := attempt.work) is not None and not work.pending()
+            for attempt in turn
+            if self._holds(attempt) and (work := attempt.work) is not None and not work.pending()
         ]
-        outcomes: list[Outcome] = []
+        emissions: list[Emission] = []
         for head in dict.fromkeys(row.work.model.head for row in rows):
-            outcomes += await self._finish(
+            emissions += await self._finish(
                 head, [row for row in rows if row.work.model.head is head]
             )
-        return outcomes
+        return emissions
 
-    async def _finish(self, head: Head | None, rows: list[_Row]) -> list[Outcome]:
+    async def _finish(self, head: Head | None, rows: list[_Row]) -> Sequence[Emission]:
         needed = [_known(row.work.vectors)[: row.work.plan.head_rows] for row in rows]
         scores: list[list[float]] = []
         flat = [vector for vectors in needed for vector in vectors]
@@ -262,23 +312,28 @@ class Executor:
             share_s = (self._clock() - started) / len(flat)
             for row, vectors in zip(rows, needed, strict=True):
                 row.work.compute_s += share_s * len(vectors)
-        outcomes = []
+        emissions: list[Emission] = []
         at = 0
         for row, vectors in zip(rows, needed, strict=True):
             if self._is_current(row):
-                outcomes.append(self._answer(row, scores[at : at + len(vectors)]))
+                emissions += self._answer(row, scores[at : at + len(vectors)])
             at += len(vectors)
-        return outcomes
+        return emissions
 
-    def _answer(self, row: _Row, scores: list[list[float]]) -> Outcome:
+    def _answer(self, row: _Row, scores: list[list[float]]) -> list[Emission]:
         work, attempt = row.work, row.attempt
+        pipeline, vectors = work.model.pipeline, _known(work.vectors)
+        pieces: Sequence[str] = ()
         started = self._clock()
         try:
-            answer = work.model.pipeline.finish(work.plan, _known(work.vectors), scores)
+            if attempt.item.stream and isinstance(pipeline, Streaming):
+                answer, pieces = pipeline.finish_in_pieces(work.plan, vectors, scores)
+            else:
+                answer = pipeline.finish(work.plan, vectors, scores)
         except Exception as error:
-            return self._failed(attempt, "model", "finish_failed", repr(error))
+            return [self._failed(attempt, "model", "finish_failed", repr(error))]
         del self._held[attempt.item.attempt_id]
-        return Result(
+        result = Result(
             attempt_id=attempt.item.attempt_id,
             output=answer.output,
             # What the head said is evidence too: `agreement` derives the output from both again.
@@ -286,13 +341,17 @@ class Executor:
             compute_s=max(0.0, work.compute_s + self._clock() - started),
             tokens=work.plan.tokens,
         )
+        return [*(delta for piece in pieces for delta in attempt.told(piece)), result]
 
     # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
 
     def _is_current(self, row: _Row) -> bool:
         """Return whether the attempt is still held as it was when the batch was formed."""
-        held = self._held.get(row.attempt.item.attempt_id)
-        return held is row.attempt and row.attempt.work is row.work
+        return self._holds(row.attempt) and row.attempt.work is row.work
+
+    def _holds(self, attempt: _Attempt) -> bool:
+        """Return whether the attempt was neither cancelled nor has had its outcome."""
+        return self._held.get(attempt.item.attempt_id) is attempt
 
     def _failed(self, attempt: _Attempt, blame: Blame, code: str, message: str) -> Failed:
         del self._held[attempt.item.attempt_id]

@@ -22,6 +22,8 @@ SCHEMA: Final = 1
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Pipeline = Literal["embeddings", "iab-classification", "extractive-summary"]
+# Whose output is plain text that can be told in pieces while, or after, it is computed.
+STREAMING: Final[frozenset[Pipeline]] = frozenset({"extractive-summary"})
 
 
 class ManifestError(ValueError):

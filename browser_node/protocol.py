@@ -26,6 +26,7 @@ MAX_FRAME_BYTES: Final = 1 << 20
 MAX_FRAME_BYTES_BEFORE_WELCOME: Final = 16 << 10
 MAX_INPUT_CHARS: Final = 131_072
 MAX_ITEMS: Final = 256
+MAX_DELTA_CHARS: Final = 16_384
 HELLO_TIMEOUT_S: Final = 5.0
 NONCE_LIFETIME_S: Final = 60.0
 # `Failed.code` of an attempt the node gives back unfinished (pause, hidden tab, drain): nobody is
@@ -191,11 +192,14 @@ class Results(Frame, frozen=True, kw_only=True, tag="results"):
 
 
 class Delta(Frame, frozen=True, kw_only=True, tag="delta"):
-    """A piece of a streaming answer; ``seq`` counts from 0 within the attempt."""
+    """A piece of the text that an attempt's `Result` will hold; ``seq`` counts from 0 within it.
+
+    Only for attempts whose `JobItem` asks for it. The pieces so far are a prefix of the output.
+    """
 
     attempt_id: Id
     seq: Count
-    text: Annotated[str, Meta(max_length=16_384)]
+    text: Annotated[str, Meta(min_length=1, max_length=MAX_DELTA_CHARS)]
 
 
 class Failed(Frame, frozen=True, kw_only=True, tag="failed"):
@@ -279,6 +283,8 @@ class JobItem(Part, frozen=True, kw_only=True, omit_defaults=True):
     """One attempt, to be answered within ``lease_s``; ``tokens`` is the billed input count.
 
     ``isolated``: to be run alone in a child process with limits; only the CPU worker does.
+    ``stream``: where the pipeline answers bit by bit, its text is wanted as it comes (`Delta`).
+    ``background``: nobody waits for it at a keyboard; whatever is not in the background goes first.
     """
 
     attempt_id: Id
@@ -288,6 +294,8 @@ class JobItem(Part, frozen=True, kw_only=True, omit_defaults=True):
     input: Input
     params: Params = {}
     isolated: bool = False
+    stream: bool = False
+    background: bool = False
 
 
 class Jobs(Frame, frozen=True, kw_only=True, tag="jobs"):

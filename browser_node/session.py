@@ -18,7 +18,8 @@ welcome; a lost connection, a time-out and a refusal lead to waiting. A node wit
 Rules:
 
 1. Each attempt leaves `held` once: answered, failed, handed back, cancelled, lease over, connection
-   lost. The outcome of one that is not held is dropped: nothing is answered twice or elsewhere.
+   lost. The outcome of one that is not held is dropped: nothing is answered twice or elsewhere. The
+   pieces of a streaming answer go before its result, and only while it is held.
 2. A lease runs on this node's clock from receipt; when it is over the attempt is dropped, since the
    orchestrator has placed the job anew.
 3. A node that takes no work hands back what it holds and what still comes (`HANDED_BACK`).
@@ -364,6 +365,10 @@ class NodeSession:
     def _finished(self, event: ev.Finished, now: float) -> None:
         results: list[p.Result] = []
         for outcome in event.outcomes:
+            if isinstance(outcome, p.Delta):
+                if self._attempts.running(outcome.attempt_id, now=now):
+                    self._emit(ev.Send(outcome))
+                continue
             if not self._attempts.release(outcome.attempt_id, now=now):
                 continue
             if isinstance(outcome, p.Failed):

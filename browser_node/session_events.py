@@ -8,6 +8,7 @@ from browser_node.politeness import Politeness
 from browser_node.protocol import (
     Answer,
     CloseCode,
+    Delta,
     Failed,
     Frame,
     JobItem,
@@ -113,9 +114,9 @@ class ComputeEnded:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Outcomes of attempts, as the executor returns them."""
+    """Outcomes of attempts and the pieces that come before them, as the executor returns them."""
 
-    outcomes: tuple[Result | Failed, ...]
+    outcomes: tuple[Delta | Result | Failed, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, assert_never
 
@@ -25,11 +25,13 @@ from orchestrator.domain import fleet as fl
 from orchestrator.domain import node_session as ns
 from orchestrator.domain.model import Answered, JobFailure, JobId, NewJob
 from orchestrator.domain.scheduler import Scheduler
+from orchestrator.domain.streams import StreamedText
 from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 from orchestrator.storage.nodes import NodeLog, key_digest
 
 EVENTS_KEPT: Final = 200
 LATENCIES_KEPT: Final = 2048
+_AT_ONCE: Final = 64
 # A timer that fires so late says that the whole process stood still.
 OVERSLEPT_S: Final = 2.0
 
@@ -37,9 +39,11 @@ log = structlog.get_logger("engine")
 
 
 class Link(Protocol):
-    """The sending half of a node's socket. Neither call blocks; a full queue closes the socket."""
+    """The sending half of a node's socket. No call blocks; a full queue closes the socket."""
 
     def send(self, data: bytes) -> None: ...
+
+    def hand(self, items: Sequence[p.JobItem]) -> None: ...
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 
@@ -53,14 +57,25 @@ class Connection:
 
 
 @dataclass(slots=True, eq=False)
+class _Stream:
+    """The text of a job's answer, and whether there is news of it or of the job."""
+
+    text: StreamedText = field(default_factory=StreamedText)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """The jobs of one request: its future ends with all answers or with the first failure."""
+    """The jobs of one request: its future ends with all answers or with the first failure.
+
+    ``answers`` are in the order of the jobs, of which ``open`` have not ended yet.
+    """
 
     future: asyncio.Future[list[Answered]]
-    order: dict[JobId, int]
-    answers: list[Answered | None]
+    answers: dict[JobId, Answered | None]
     submitted_at: float
-    open: set[JobId] = field(default_factory=set)
+    open: int
+    stream: _Stream | None = None
 
 
 class Engine:
@@ -113,25 +128,70 @@ class Engine:
         Raises the `errors.ApiError` of the first job that fails; the others are then cancelled, as
         all are when the awaiting task is.
         """
+        waiting = self._wait_for(jobs)
+        try:
+            for start in range(0, len(jobs), _AT_ONCE):
+                if start:
+                    # Placing takes time: between slices of a large request others get their turn.
+                    await asyncio.sleep(0)
+                if waiting.future.done():
+                    break
+                self.apply(ev.JobsSubmitted(tuple(jobs[start : start + _AT_ONCE])))
+            return await waiting.future
+        finally:
+            self._withdraw(waiting)
+            # A failure's traceback holds this frame, and the future the failure: no cycle of them.
+            del waiting
+
+    async def stream(self, job: NewJob) -> AsyncGenerator[str | Answered, None]:
+        """Run ``job`` and yield its answer's text in pieces as it comes, then the answer.
+
+        The pieces joined are the whole output; there are none where the pipeline does not stream or
+        the node did not. Raises the `errors.ApiError` of the job's failure, also after pieces, and
+        `errors.InternalError` (``stream_interrupted``) where nobody can go on as the pieces did.
+        Cancelling who awaits it cancels the job, as closing does: who stops early must close it.
+        """
+        waiting, stream = self._wait_for((job,)), _Stream()
+        waiting.stream = stream
+        news = stream.news
+        waiting.future.add_done_callback(lambda _: news.set())
+        try:
+            self.apply(ev.JobsSubmitted((job,)))
+            while not waiting.future.done():
+                if piece := stream.text.take():
+                    yield piece
+                await stream.news.wait()
+                stream.news.clear()
+            [answered] = waiting.future.result()
+            if piece := stream.text.finish(answered.output):
+                yield piece
+            yield answered
+        finally:
+            self._withdraw(waiting)
+            if waiting.future.done():
+                # Who has left does not ask why it failed.
+                waiting.future.exception()
+            del waiting
+
+    def _wait_for(self, jobs: Sequence[NewJob]) -> _Waiting:
         waiting = _Waiting(
-            future=asyncio.get_running_loop().create_future(),
-            order={job.job_id: index for index, job in enumerate(jobs)},
-            answers=[None] * len(jobs),
-            submitted_at=self._clock.monotonic(),
+            asyncio.get_running_loop().create_future(),
+            {job.job_id: None for job in jobs},
+            self._clock.monotonic(),
+            len(jobs),
         )
-        waiting.open.update(waiting.order)
         for job in jobs:
             self._waiting[job.job_id] = waiting
         self._idle.clear()
-        try:
-            self.apply(ev.JobsSubmitted(tuple(jobs)))
-            return await waiting.future
-        finally:
-            if waiting.open:
-                left = tuple(waiting.open)
-                for job_id in left:
-                    self._settle(waiting, job_id)
-                self.apply(ev.JobsCancelled(left))
+        return waiting
+
+    def _withdraw(self, waiting: _Waiting) -> None:
+        """Cancel what nobody waits for any more."""
+        if waiting.open:
+            left = tuple(filter(self._waiting.__contains__, waiting.answers))
+            for job_id in left:
+                self._settle(waiting, job_id)
+            self.apply(ev.JobsCancelled(left))
 
     # ── for the sockets ──────────────────────────────────────────────────────────────────────────
 
@@ -268,10 +328,7 @@ class Engine:
         if self._applying:
             return
         self._applying = True
-        now = self._clock.monotonic()
-        if self._timer_at is not None and now - self._timer_at > OVERSLEPT_S:
-            log.warning("this process did not run", for_s=round(now - self._timer_at, 1))
-            self._coming.appendleft(ev.Overslept(now - self._timer_at))
+        self._notice_oversleep()
         try:
             while self._coming:
                 effects = self._scheduler.handle(
@@ -326,10 +383,12 @@ class Engine:
         match effect:
             case fx.Deliver():
                 self._deliver(effect.answer)
+            case fx.Progressed():
+                self._progressed(effect)
             case fx.SendJobs():
                 if (connection := self._connections.get(effect.node_id)) is not None:
-                    for frame in connection.session.jobs(effect.items):
-                        connection.link.send(p.encode(frame))
+                    connection.session.hold(effect.items)
+                    connection.link.hand(effect.items)
             case fx.SendCancel():
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     frame_ = connection.session.cancel(effect.attempt_ids)
@@ -381,11 +440,17 @@ class Engine:
         waiting = self._waiting.get(answer.job_id)
         if waiting is None:
             return
-        waiting.answers[waiting.order[answer.job_id]] = answer
+        waiting.answers[answer.job_id] = answer
         self._latencies_s.append(self._clock.monotonic() - waiting.submitted_at)
         self._settle(waiting, answer.job_id)
         if not waiting.open and not waiting.future.done():
-            waiting.future.set_result([a for a in waiting.answers if a is not None])
+            waiting.future.set_result([a for a in waiting.answers.values() if a is not None])
+
+    def _progressed(self, progressed: fx.Progressed) -> None:
+        waiting = self._waiting.get(progressed.job_id)
+        if waiting is not None and waiting.stream is not None:
+            waiting.stream.text.add(progressed.attempt_id, progressed.text)
+            waiting.stream.news.set()
 
     def _failed(self, failure: JobFailure) -> None:
         waiting = self._waiting.get(failure.job_id)
@@ -397,15 +462,19 @@ class Engine:
             waiting.future.set_exception(_error(failure))
 
     def _settle(self, waiting: _Waiting, job_id: JobId) -> None:
-        waiting.open.discard(job_id)
-        self._waiting.pop(job_id, None)
+        waiting.open -= 1
+        del self._waiting[job_id]
         if not self._waiting:
             self._idle.set()
 
     def _arm(self) -> None:
-        at = self._scheduler.next_wakeup()
-        if at == self._timer_at:
+        """See to it that no timer of the scheduler's is missed; to be early costs next to nothing.
+
+        What a timer was for is mostly over before it runs out: nothing is armed anew for that.
+        """
+        if self._timer_at is not None and self._scheduler.is_idle(self._timer_at):
             return
+        at = self._scheduler.next_wakeup()
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at, self._timer = at, None
@@ -413,9 +482,22 @@ class Engine:
             delay = max(at - self._clock.monotonic(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
+    def _notice_oversleep(self) -> None:
+        """Tell the scheduler first if the timer should have run long ago."""
+        late_s = 0.0 if self._timer_at is None else self._clock.monotonic() - self._timer_at
+        if late_s > OVERSLEPT_S:
+            log.warning("this process did not run", for_s=round(late_s, 1))
+            self._coming.appendleft(ev.Overslept(late_s))
+
     def _tick(self) -> None:
+        # Whichever runs first after a standstill, this or a frame, it is noticed, and once.
+        self._notice_oversleep()
         self._timer = self._timer_at = None
-        self.apply(ev.Tick())
+        due_at = self._scheduler.next_wakeup()
+        if self._coming or (due_at is not None and due_at <= self._clock.monotonic()):
+            self.apply(ev.Tick())
+        else:
+            self._arm()
 
     # ── records ──────────────────────────────────────────────────────────────────────────────────
 

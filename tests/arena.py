@@ -7,7 +7,7 @@ import contextlib
 import random
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,13 @@ class Arena:
             for text in texts
         ]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    def stream(self, text: str, **changes: Any) -> AsyncGenerator[str | Answered, None]:
+        [job] = self.jobs(text, stream=True, **changes)
+        return self.engine.stream(job)
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 10) -> None:
         """Let the loop run until ``condition`` holds; fails after ten seconds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 — any condition, not one event
                 await asyncio.sleep(0)
 

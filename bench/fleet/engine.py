@@ -324,7 +324,7 @@ class VirtualEngine:
                 self._recorder.failed(effect.failure)
             case fx.Rerouted():
                 count(self._outcome.rerouted, effect.cause)
-            case fx.Tell():
+            case fx.Tell() | fx.Progressed():
                 pass
             case _:
                 assert_never(effect)
@@ -334,7 +334,8 @@ class VirtualEngine:
         self._laws.sent(effect, board.attempts)
         self._recorder.sent(effect, board)
         if (wire := self.wires.get(effect.node_id)) is not None:
-            for frame in wire.session.jobs(effect.items):
+            wire.session.hold(effect.items)
+            for frame in ns.frames_of(effect.items):
                 wire.down(frame)
 
     def _compare(self, life: int, effect: fx.Compare) -> None:

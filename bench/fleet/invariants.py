@@ -359,6 +359,9 @@ class Laws:
                 raise InvariantBroken(f"{node_id} holds other attempts than the scheduler thinks")
             if node.outstanding_tokens != sum(a.tokens for a in node.attempts.values()):
                 raise InvariantBroken(f"{node_id} has {node.outstanding_tokens} tokens outstanding")
+            background = sum(a.tokens for a in node.attempts.values() if a.background)
+            if node.background_tokens != background:
+                raise InvariantBroken(f"{node_id} has {node.background_tokens} background tokens")
         for fault in self.ledger.faults():
             raise InvariantBroken(fault)
         for record in self.open.values():

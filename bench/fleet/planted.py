@@ -244,13 +244,14 @@ def _drop_requeue(scheduler: Scheduler) -> None:
 
 def _forget_deadlines(scheduler: Scheduler) -> None:
     """What waits for nothing but its deadline waits for ever."""
-    arm = scheduler.board.arm
+    timers = scheduler.board.timers
+    arm = timers.arm
 
     def forgetful(at: float, what: str) -> None:
         if "." not in what:  # job ids here are "request.index"
             arm(at, what)
 
-    scheduler.board.arm = forgetful  # type: ignore[method-assign]
+    timers.arm = timers.arm_deadline = forgetful  # type: ignore[method-assign]
 
 
 def _leak_slots(scheduler: Scheduler) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from browser_node.models import Manifest
 from browser_node.protocol import Answer, Task
@@ -56,6 +56,16 @@ class Pipeline(Protocol):
         Its evidence are all the vectors (none for an embedding, which is its own); the executor
         adds the head's rows.
         """
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a pipeline has beside `Pipeline` when its answer is a text of several pieces."""
+
+    def finish_in_pieces(
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+    ) -> tuple[Answer, Sequence[str]]:
+        """Return what `finish` does, and its output in pieces that joined are a prefix of it."""
 
 
 def counted(manifest: Manifest, tokenizer: Tokenizer, text: str) -> int:

@@ -100,10 +100,15 @@ def merged(sentences: list[str], *, limit: int) -> list[str]:
 
 def joined(parts: Sequence[str]) -> str:
     """Return the parts as one text: a space between, but none between CJK characters."""
-    text = list(parts[:1])
+    return "".join(in_pieces(parts))
+
+
+def in_pieces(parts: Sequence[str]) -> list[str]:
+    """Return the parts of the text that `joined` makes, each with the space before it."""
+    pieces = list(parts[:1])
     for before, part in pairwise(parts):
-        text += ("" if _CJK_JOIN.fullmatch(before[-1] + part[0]) else " ", part)
-    return "".join(text)
+        pieces.append(part if _CJK_JOIN.fullmatch(before[-1] + part[0]) else f" {part}")
+    return pieces
 
 
 def _blocks(text: str) -> list[str]:

@@ -73,14 +73,24 @@ class SummaryPipeline:
         self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
     ) -> Answer:
         """Return the selected sentences joined by spaces."""
+        return self.finish_in_pieces(plan, vectors, scores)[0]
+
+    def finish_in_pieces(
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+    ) -> tuple[Answer, Sequence[str]]:
+        """Return the selected sentences joined by spaces, and one by one."""
         wanted = plan.state
         if not isinstance(wanted, _Wanted):
             raise TypeError("the plan is another pipeline's")
         order = rank(wanted.units, vectors, count=wanted.count) if vectors else iter((0,))
-        text = self._joined(wanted, order) if wanted.units else ""
-        return Answer(output=text.encode(errors="replace"), evidence=vector_math.to_bytes(vectors))
+        chosen = self._chosen(wanted, order) if wanted.units else []
+        output = splitter.joined(chosen).encode(errors="replace")
+        pieces = [
+            piece.encode(errors="replace").decode() for piece in splitter.in_pieces(chosen) if piece
+        ]
+        return Answer(output=output, evidence=vector_math.to_bytes(vectors)), pieces
 
-    def _joined(self, wanted: _Wanted, order: Iterator[int]) -> str:
+    def _chosen(self, wanted: _Wanted, order: Iterator[int]) -> list[str]:
         """Return the best units that fit together, or the start of the best if none does."""
         room = math.inf if wanted.max_tokens is None else wanted.max_tokens
         smallest = min(wanted.tokens)
@@ -94,8 +104,8 @@ class SummaryPipeline:
             if len(taken) == wanted.count or room < smallest:
                 break
         if taken:
-            return splitter.joined([wanted.units[at] for at in sorted(taken)])
-        return self._start_of(wanted.units[best or 0], max_tokens=int(room))
+            return [wanted.units[at] for at in sorted(taken)]
+        return [self._start_of(wanted.units[best or 0], max_tokens=int(room))]
 
     def _start_of(self, sentence: str, *, max_tokens: int) -> str:
         """Return the longest start of whole words, or else of characters, that fits."""

@@ -236,10 +236,12 @@ class ModelRunner:
         self._digest = digest
 
     async def run(self, item: p.JobItem) -> Outcome:
+        # The parent reads one frame an attempt: `_Pipeline` is not `Streaming`.
         self._executor.add((item,))
         while True:
-            if outcomes := await self._executor.run_next():
-                return outcomes[0]
+            for emission in await self._executor.run_next():
+                if not isinstance(emission, p.Delta):
+                    return emission
 
 
 class _Pipeline:

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from browser_node import session_events as ev
-from browser_node.executor import Executor, Outcome
+from browser_node.executor import Emission, Executor, Outcome
 from browser_node.models import Manifest, ManifestError
 from browser_node.politeness import Politeness, pause_after
-from browser_node.protocol import Answer, Failed, JobItem, ModelDigest, Result
+from browser_node.protocol import Answer, Delta, Failed, JobItem, ModelDigest, Result
 from browser_node.runtimes.calibration import SEQUENCE_TOKENS
 from browser_node.runtimes.download import Downloader, files_of
 from browser_node.runtimes.opening import OpenModels
@@ -175,23 +175,23 @@ class Workshop:
     async def _run_batch(self) -> None:
         async with self._turn():
             started = self._clock.monotonic()
-            outcomes = await self._executor.run_next()
+            emissions = await self._executor.run_next()
             ended = self._clock.monotonic()
-        self._count(outcomes)
-        self._dispatch(ev.Finished(tuple(o for o in outcomes if not self._is_challenge(o))))
+        self._count(emissions)
+        self._dispatch(ev.Finished(tuple(e for e in emissions if not self._is_challenge(e))))
         # The loop runs once even without a rest: a pong, cancel, pause or drain acts here.
         rest_s = pause_after(ended - started, duty=self._politeness().duty)
         await self._clock.sleep(rest_s)
 
-    def _is_challenge(self, outcome: Outcome) -> bool:
-        if outcome.attempt_id not in self._challenge:
+    def _is_challenge(self, outcome: Emission) -> bool:
+        if isinstance(outcome, Delta) or outcome.attempt_id not in self._challenge:
             return False
         self._challenge[outcome.attempt_id] = outcome
         if None not in self._challenge.values():
             self._answered.set()
         return True
 
-    def _count(self, outcomes: Iterable[Outcome]) -> None:
+    def _count(self, outcomes: Iterable[Emission]) -> None:
         results = [o for o in outcomes if isinstance(o, Result)]
         tokens = sum(result.tokens for result in results)
         compute_s = sum(result.compute_s for result in results)

@@ -6,9 +6,6 @@ one place where it begins, one where it is delivered and one where it fails.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +30,7 @@ from orchestrator.domain.model import (
 )
 from orchestrator.domain.queues import Queues
 from orchestrator.domain.speeds import set_speed
+from orchestrator.domain.timers import Timers
 from orchestrator.domain.trust import Identity, Standing
 
 # A process of its own takes up to 30 s to start and has 10 s for the job; others may be before it.
@@ -90,8 +88,7 @@ class Board:
         self._shown: dict[str, set[AttemptId]] = {}
         self._outbox: dict[NodeId, list[JobItem]] = {}
         self._new_attempt_id = new_attempt_id
-        self._timers: list[tuple[float, int, str]] = []
-        self._timer_ids = itertools.count()
+        self.timers: Timers[Attempt | Job | Node] = Timers(self._find)
 
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────
 
@@ -180,6 +177,8 @@ class Board:
         subject: Subject | None = None,
         real: bool = False,
         project_id: ProjectId | None = None,
+        stream: bool = False,
+        background: bool = False,
     ) -> Attempt:
         """Give a new attempt one of the node's slots and queue it for sending."""
         isolated = alone and node.trusted
@@ -189,6 +188,9 @@ class Board:
         elif node.level == "newcomer" and not node.trusted:
             # Nobody waits for it, and it may be busy with measuring its next model.
             lease_s, hard_s = max(lease_s, NEWCOMER_LEASE_S), MAX_LEASE_S
+        elif background:
+            # What comes meanwhile goes first; as long as that is answered, so will be this.
+            hard_s = MAX_LEASE_S
         attempt = Attempt(
             attempt_id=self._new_attempt_id(),
             job_id=None if job is None else job.spec.job_id,
@@ -207,6 +209,7 @@ class Board:
             real=real,
             project_id=project_id,
             alone=alone,
+            background=background,
         )
         # Counted before it is sent: a node that crashes on receipt must still use up a try.
         if job is not None:
@@ -217,7 +220,7 @@ class Board:
             else:
                 job.edge_attempts += 1
                 job.tried.append(node.node_id)
-                if node.level == "trusted" and self.workers:
+                if node.level == "trusted" and self.workers and not background:
                     attempt.hedge_at = now + hedge_s
             job.live.append(attempt.attempt_id)
             self._note(attempt, job, decision, now)
@@ -227,9 +230,13 @@ class Board:
         self.attempts[attempt.attempt_id] = attempt
         node.attempts[attempt.attempt_id] = attempt
         node.outstanding_tokens += tokens
+        if background:
+            node.background += 1
+            node.background_tokens += tokens
         node.alone = alone and not node.trusted
-        self.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
-        self.changed(node, now)
+        self.timers.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
+        if not node.trusted:
+            self.index.took(node, now=now)
         item = JobItem(
             attempt_id=attempt.attempt_id,
             digest=digest,
@@ -238,6 +245,8 @@ class Board:
             input=task.input,
             params=task.params,
             isolated=isolated,
+            stream=stream or (job is not None and job.spec.stream),
+            background=background,
         )
         self._outbox.setdefault(node.node_id, []).append(item)
         return attempt
@@ -279,6 +288,9 @@ class Board:
         node = self.nodes.get(attempt.node_id)
         if node is not None and node.attempts.pop(attempt.attempt_id, None) is not None:
             node.outstanding_tokens -= attempt.tokens
+            if attempt.background:
+                node.background -= 1
+                node.background_tokens -= attempt.tokens
             if attempt.alone:
                 node.alone = False
             if regroup:
@@ -359,29 +371,7 @@ class Board:
         self.jobs.pop(job.spec.job_id, None)
         self.queues.remove(job)
 
-    # ── timers ───────────────────────────────────────────────────────────────────────────────────
-
-    def arm(self, at: float, what: str) -> None:
-        """Have an attempt, job or node looked at when monotonic time reaches ``at``."""
-        if at < math.inf:
-            heapq.heappush(self._timers, (at, next(self._timer_ids), what))
-
-    def next_timer(self) -> float | None:
-        while self._timers and self._find(self._timers[0][2]) is None:
-            heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
-
-    def is_due(self, now: float) -> bool:
-        """Whether some timer has run out, its object there or not: most times it has not."""
-        return bool(self._timers) and self._timers[0][0] <= now
-
-    def due(self, now: float) -> Attempt | Job | Node | None:
-        """Return one attempt, job or node whose timer has run out, or None."""
-        while self._timers and self._timers[0][0] <= now:
-            found = self._find(heapq.heappop(self._timers)[2])
-            if found is not None:
-                return found
-        return None
+    # ── what the scheduler asks ──────────────────────────────────────────────────────────────────
 
     def _find(self, what: str) -> Attempt | Job | Node | None:
         return (

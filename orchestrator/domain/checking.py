@@ -100,6 +100,8 @@ class Checking:
         self._audits: deque[_Audit] = deque()
         self._audit_bytes = 0
         self._late: OrderedDict[AttemptId, _Late] = OrderedDict()
+        # The share of customers' jobs that run in the background, of about the last hundred.
+        self._background = 0.0
         self._traits: dict[ModelDigest, Traits] = {d: Traits() for d in board.models}
         # Called with an answer that may be delivered, and to place a job anew.
         self.on_answered: Callable[[Job, Node, Answer, float, float], None] = lambda *_: None
@@ -125,11 +127,20 @@ class Checking:
         for digest in digests:
             audited = bool(self._board.workers)
             known = self._known.pick(node, digest, audited=audited, real=real)
-            if known is None or not router.has_room(node, digest=digest, tokens=known.tokens):
+            # As likely as a customer's job: nothing must tell one from the other.
+            background = self._background > 0.0 and self._rng.random() < self._background
+            if known is None or not router.has_room(
+                node, digest=digest, tokens=known.tokens, background=background
+            ):
                 continue
             self._known.used(known, digest, node.standing.identity)
             decision = router.explain(
-                node, digest=digest, tokens=known.tokens, considered=1, skipped={}
+                node,
+                digest=digest,
+                tokens=known.tokens,
+                considered=1,
+                skipped={},
+                background=background,
             )
             self._board.start(
                 node,
@@ -139,9 +150,11 @@ class Checking:
                 tokens=known.tokens,
                 now=now,
                 purpose="replay",
+                stream=known.stream,
                 known=known.answer,
                 subject=Subject(node.node_id, node.standing, digest),
                 real=known.real,
+                background=background,
             )
             return True
         return False
@@ -151,6 +164,7 @@ class Checking:
     def asked(self, job: Job) -> None:
         """A project's newest job says what may be done with its texts."""
         self._known.allow(job.spec.project_id, allowed=_may_replay(job))
+        self._background += 0.01 * ((job.spec.priority == "batch") - self._background)
 
     def tick(self, now: float) -> None:
         """Let go of what is old."""
@@ -161,7 +175,9 @@ class Checking:
         if _may_replay(job) and not job.deaths:
             digest, tokens = job.spec.digest, job.spec.tokens
             project_id = job.spec.project_id
-            self._known.remember(digest, Known(_task(job), tokens, answer, seen, project_id, now))
+            stream = job.spec.stream
+            known = Known(_task(job), tokens, answer, seen, project_id, now, stream)
+            self._known.remember(digest, known)
             newcomers = self._board.index.fleets[digest].open["newcomer", ""]
             if len(newcomers):
                 self.school(newcomers.any(self._rng), now)
@@ -211,13 +227,14 @@ class Checking:
             self._audit_bytes += audit.size_bytes
 
     def audit_some(self, now: float) -> None:
-        """Start audits on a CPU worker that nobody else waits for, and one at a time if need be.
+        """Start audits on a CPU worker that no request waits for, and one at a time if need be.
 
         Who lies could otherwise wait for a busy hour: half a backlog goes before customers.
         """
         if not self._audits:
             return
-        if self._board.queues.lanes["cloud"] and (
+        waiting = self._board.queues.waiting("cloud")
+        if any(queue.classes["interactive"].size for queue in waiting) and (
             len(self._audits) < AUDITS_KEPT // 2
             or any(
                 attempt.purpose == "audit"

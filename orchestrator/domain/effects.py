@@ -46,6 +46,17 @@ class Deliver(msgspec.Struct, frozen=True):
     answer: Answered
 
 
+class Progressed(msgspec.Struct, frozen=True):
+    """A piece of the text with which the job's answer begins.
+
+    With another ``attempt_id`` than before, the text begins anew: the attempt before it was lost.
+    """
+
+    job_id: JobId
+    attempt_id: AttemptId
+    text: str
+
+
 class Fail(msgspec.Struct, frozen=True):
     failure: JobFailure
 
@@ -124,6 +135,7 @@ Effect = (
     | SendPing
     | CloseNode
     | Deliver
+    | Progressed
     | Fail
     | Rerouted
     | LoadModel

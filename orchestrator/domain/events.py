@@ -105,6 +105,14 @@ class AttemptsFinished(msgspec.Struct, frozen=True):
     results: tuple[Finished, ...]
 
 
+class AttemptProgressed(msgspec.Struct, frozen=True):
+    """The next piece of an answer's text, in order (`NodeSession` sees to that)."""
+
+    node_id: NodeId
+    attempt_id: AttemptId
+    text: str
+
+
 class AttemptFailed(msgspec.Struct, frozen=True):
     node_id: NodeId
     attempt_id: AttemptId
@@ -177,6 +185,7 @@ Event = (
     | ModelLost
     | CapacityChanged
     | AttemptsFinished
+    | AttemptProgressed
     | AttemptFailed
     | Judged
     | NodeOrdered

@@ -23,6 +23,12 @@ UNKNOWN_RTT_S: Final = 0.15
 PENALTY_PER_FAILURE_S: Final = 0.5
 # Outstanding work per node: two micro-batches of 250 ms, so that one is computing while one waits.
 WINDOW_S: Final = 0.5
+# In the background a node holds a part of that, beside what it computes during a round trip: as it
+# makes way for all else, more would only be lost with the node.
+BACKGROUND_S: Final = WINDOW_S / 5
+# What a node in the background has begun is waited for: one short micro-batch (`executor`).
+BACKGROUND_RUN_S: Final = 0.01
+BACKGROUND_RUN_TOKENS: Final = 64
 STANDARD_TOKENS: Final = 64
 # Each step is a quarter slower than the one before it.
 _STEP: Final = math.log(1.25)
@@ -33,6 +39,39 @@ def rtt_s(node: Node) -> float:
     if node.rtt_s is not None:
         return node.rtt_s
     return UNKNOWN_RTT_S if node.rtt_guess_s is None else node.rtt_guess_s
+
+
+def ahead_tokens(node: Node, tokens_per_s: float) -> float:
+    """Return the tokens that ``node`` computes before those of an interactive job."""
+    background = node.background_tokens
+    if not background:
+        return node.outstanding_tokens
+    begun = max(BACKGROUND_RUN_TOKENS, tokens_per_s * BACKGROUND_RUN_S)
+    return node.outstanding_tokens - background + min(background, begun)
+
+
+def is_full(node: Node, tokens_per_s: float, *, tokens: int = 0) -> bool:
+    """Whether interactive work fills the node's window, or would with a job of ``tokens`` more.
+
+    One job may always be there, however long it is.
+    """
+    if node.outstanding_tokens == node.background_tokens:
+        return False
+    ahead, window = ahead_tokens(node, tokens_per_s), tokens_per_s * WINDOW_S
+    return ahead + tokens > window if tokens else ahead >= window
+
+
+def has_background_room(node: Node, tokens_per_s: float, *, tokens: int) -> bool:
+    """Whether a node with a free slot may hold a job of ``tokens`` more in the background.
+
+    No more than half of its slots hold; at least two jobs, so that one is computed while one waits.
+    """
+    if node.background >= max(node.slots // 2, 1):
+        return False
+    if node.background < 2:
+        return True
+    share = tokens_per_s * min(BACKGROUND_S + rtt_s(node), WINDOW_S)
+    return node.background_tokens + tokens <= share
 
 
 def guessed_rtt_s(distance_km: float | None) -> float | None:
@@ -182,8 +221,9 @@ class Index:
             if node.memory_mb is not None and node.memory_mb < self._needed_mb[digest]:
                 group = "no_memory"
             elif not group:
-                full = outstanding and outstanding >= speed.tokens_per_s * WINDOW_S
-                group = "busy" if full else "open"
+                full = outstanding >= speed.tokens_per_s * WINDOW_S
+                # The first says no most times, and costs no call.
+                group = "busy" if full and is_full(node, speed.tokens_per_s) else "open"
             if group == "open":
                 step = _step(node, speed)
                 if speed.group == "open" and speed.step == step and speed.tier == tier:
@@ -193,6 +233,24 @@ class Index:
                 self._regroup(
                     self.fleets[digest], node, speed, group=group, tier=tier, step=speed.step
                 )
+
+    def took(self, node: Node, *, now: float) -> None:
+        """The node was given work, and nothing else about it has changed since `update`.
+
+        The same as `update`, which is needed only where the work is as much as the node may have.
+        """
+        outstanding = node.outstanding_tokens
+        if node.alone or len(node.attempts) >= node.slots:
+            self.update(node, now=now)
+            return
+        for speed in node.speeds.values():
+            if (
+                speed.group == "open"
+                and outstanding >= speed.tokens_per_s * WINDOW_S
+                and is_full(node, speed.tokens_per_s)
+            ):
+                self.update(node, now=now)
+                return
 
     def _group(self, node: Node, now: float) -> str:
         """Return why the node takes nothing at all, or nothing."""

@@ -37,6 +37,7 @@ class Known(msgspec.Struct, eq=False):
     seen: set[Identity]
     project_id: ProjectId | None = None
     since: float = 0.0
+    stream: bool = False  # as the customer asked for it: a replay must not be told by that
 
     @property
     def real(self) -> bool:

@@ -64,6 +64,9 @@ def extended_at(attempt: Attempt, node: Node) -> float:
 
 def kept(speed: Speed, attempt: Attempt, *, now: float) -> None:
     """Learn how the forecast of an attempt that ends now held: as RFC 6298 learns round trips."""
+    if attempt.background:
+        # Requests pass it on its node: how long it took says nothing about those.
+        return
     ratio = (now - attempt.started_at) / max(attempt.expected_s, _MIN_EXPECTED_S)
     # One stall must not make every lease to come endless.
     ratio = min(ratio, speed.ratio + OUTLIER * max(speed.deviation, _MIN_DEVIATION))

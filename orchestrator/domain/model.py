@@ -78,7 +78,12 @@ DEFAULT_RULES = Rules()
 
 
 class NewJob(msgspec.Struct, frozen=True):
-    """A job as the API submits it. ``deadline_s`` counts from submission."""
+    """A job as the API submits it. ``deadline_s`` counts from submission.
+
+    ``priority`` batch: it runs in the background of all that are interactive, and waits for its
+    turn until its deadline.
+    ``stream``: its text is wanted as it comes, where the pipeline answers bit by bit.
+    """
 
     job_id: JobId
     digest: ModelDigest
@@ -89,6 +94,7 @@ class NewJob(msgspec.Struct, frozen=True):
     rules: Rules = DEFAULT_RULES
     deadline_s: float = 30.0
     priority: Priority = "interactive"
+    stream: bool = False
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -149,7 +155,8 @@ class Job(msgspec.Struct):
     """A job the scheduler holds until it is answered or failed.
 
     ``live`` are its attempts under way; it waits in a queue exactly when ``waits_in`` is set, and
-    while neither holds, its answers are being compared (``judging``).
+    while neither holds, its answers are being compared (``judging``). ``relayed`` is the attempt
+    whose pieces the customer gets: from the first on, only an answer that begins alike will do.
     """
 
     spec: NewJob
@@ -164,6 +171,7 @@ class Job(msgspec.Struct):
     cloud_only: bool = False
     judging: bool = False
     hedged: bool = False
+    relayed: AttemptId | None = None
     deaths: int = 0
     accuser: NodeId | None = None  # a stranger that blamed the input; the CPU worker decides
     held: list[Held] | None = None
@@ -175,7 +183,7 @@ class Attempt(msgspec.Struct):
 
     ``job_id`` is None where no customer waits for it (`Purpose`); ``known`` is then the right
     answer to ``task``, or, of an audit, ``claimed`` what ``subject`` answered. ``hard_at`` is the
-    end that progress cannot extend.
+    end that progress cannot extend. ``background``: its node computes it when nothing else waits.
     """
 
     attempt_id: AttemptId
@@ -197,6 +205,7 @@ class Attempt(msgspec.Struct):
     real: bool = False
     project_id: ProjectId | None = None  # of an audit whose text may be put to others
     alone: bool = False
+    background: bool = False
     placed: Placed | None = None
 
 
@@ -230,7 +239,11 @@ class Speed(msgspec.Struct, gc=False):
 
 
 class Node(msgspec.Struct):
-    """A connected node as the scheduler sees it."""
+    """A connected node as the scheduler sees it.
+
+    ``background`` of its attempts, with ``background_tokens`` of its ``outstanding_tokens``, run
+    when no others wait.
+    """
 
     node_id: NodeId
     trusted: bool
@@ -260,6 +273,8 @@ class Node(msgspec.Struct):
     speeds: dict[ModelDigest, Speed] = msgspec.field(default_factory=dict)
     attempts: dict[AttemptId, Attempt] = msgspec.field(default_factory=dict)
     outstanding_tokens: int = 0
+    background: int = 0
+    background_tokens: int = 0
     stale: bool = False
     late: bool = False  # an answer of it is overdue, and it has not been heard since
     probed_at: float = 0.0

@@ -3,25 +3,22 @@
 `receive` takes a frame's bytes and the time and returns steps: frames to send, events for the
 scheduler, or the close that a breach of protocol calls for.
 
-    state     hello            ready(d)             capacity results failed pong   bye
-    hello     check, welcome   out of order         out of order                   out of order
-    serving   out of order     check answers of d   event                          close
+    state     hello            ready(d)             capacity results delta failed pong  bye
+    hello     check, welcome   out of order         out of order                        out of order
+    serving   out of order     check answers of d   event                               close
     closed    every frame is ignored
 """
 
 from __future__ import annotations
 
-import math
-import zlib
-from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, assert_never
 
 import msgspec
 
 from browser_node import protocol as p
 from browser_node.agreement import Verdict
-from browser_node.models import Manifest, recipe_of
+from browser_node.models import STREAMING, Manifest, recipe_of
 from browser_node.protocol import (
     Answer,
     AttemptId,
@@ -32,13 +29,14 @@ from browser_node.protocol import (
     Task,
 )
 from orchestrator.domain import events as ev
+from orchestrator.domain.deltas import Deltas
 from orchestrator.domain.model import NOWHERE, Location
 from orchestrator.domain.references import DRAW_SIZES, References
+from orchestrator.domain.shapes import trait_of, well_formed
 from orchestrator.domain.trust import Identity, RuntimeClass
 
 # A pong that had to wait for a micro-batch says nothing about the network.
 IDLE_BUSY_S: Final = 0.005
-MAX_OUTPUT_CHARS: Final = 1 << 20
 # Sixteen options with names and values at their longest.
 _PARAMS_BYTES: Final = 24_000
 
@@ -110,6 +108,7 @@ class NodeSession:
         self._challenges: dict[ModelDigest, tuple[tuple[Task, ...], tuple[Answer, ...]]] = {}
         self._waiting: set[ModelDigest] = set()
         self._held: dict[AttemptId, ModelDigest] = {}
+        self._deltas = Deltas()
         self._pings: dict[int, float] = {}
         self._ping_n = 0
 
@@ -135,31 +134,19 @@ class NodeSession:
             del self._pings[next(iter(self._pings))]
         return p.Ping(n=self._ping_n)
 
-    def jobs(self, items: tuple[p.JobItem, ...]) -> list[p.Jobs]:
-        """Return the frames that hand ``items`` to the node, and remember what each is for."""
+    def hold(self, items: Sequence[p.JobItem]) -> None:
+        """Remember what each of ``items``, which are about to be sent, is for."""
         for item in items:
-            self._held[AttemptId(item.attempt_id)] = ModelDigest(item.digest)
-        if len(items) == 1:
-            return [p.Jobs(items=items)]
-        frames: list[p.Jobs] = []
-        batch: list[p.JobItem] = []
-        size_bytes = 0
-        for item in items:
-            item_bytes = 512 + len(item.input) * 4  # UTF-8 at its longest
-            if item.params:
-                item_bytes += _PARAMS_BYTES
-            if (batch and size_bytes + item_bytes > p.MAX_FRAME_BYTES) or len(batch) == p.MAX_ITEMS:
-                frames.append(p.Jobs(items=tuple(batch)))
-                batch, size_bytes = [], 0
-            batch.append(item)
-            size_bytes += item_bytes
-        frames.append(p.Jobs(items=tuple(batch)))
-        return frames
+            attempt_id, digest = AttemptId(item.attempt_id), ModelDigest(item.digest)
+            self._held[attempt_id] = digest
+            if item.stream and self._models[digest].pipeline in STREAMING:
+                self._deltas.expect(attempt_id)
 
     def cancel(self, attempt_ids: tuple[AttemptId, ...]) -> p.Cancel:
         """Return the frame that takes attempts back."""
         for attempt_id in attempt_ids:
             self._held.pop(attempt_id, None)
+            self._deltas.taken_back(attempt_id)
         return p.Cancel(attempt_ids=attempt_ids)
 
     def references_filled(self, digest: ModelDigest) -> list[Step]:
@@ -253,7 +240,10 @@ class NodeSession:
             case p.Hello():
                 raise ProtocolError("a second hello", CloseCode.OUT_OF_ORDER)
             case p.Delta():
-                raise ProtocolError("delta for a model that does not stream")
+                if not self._deltas.receive(frame):
+                    return heard
+                attempt_id = AttemptId(frame.attempt_id)
+                return [Notify(ev.AttemptProgressed(self.node_id, attempt_id, frame.text))]
             case p.Ready():
                 return heard + self._ready(frame)
             case p.Capacity():
@@ -310,6 +300,7 @@ class NodeSession:
         for item in frame.items:
             attempt_id = AttemptId(item.attempt_id)
             digest = self._held.pop(attempt_id, None)
+            self._deltas.ended(attempt_id)
             # An attempt not held any more has no shape to check: the scheduler counts it as late.
             trait = 0 if digest is None else trait_of(self._models[digest], item.output)
             if trait is not None:
@@ -327,6 +318,7 @@ class NodeSession:
         if frame.attempt_id is not None:
             attempt_id = AttemptId(frame.attempt_id)
             self._held.pop(attempt_id, None)
+            self._deltas.ended(attempt_id)
             event = ev.AttemptFailed(
                 self.node_id, attempt_id, frame.blame, frame.code, frame.message
             )
@@ -345,56 +337,25 @@ class NodeSession:
         return max(now - sent_at, 0.0)
 
 
+def frames_of(items: Sequence[p.JobItem]) -> list[p.Jobs]:
+    """Return as few frames as may carry ``items``, in their order."""
+    if len(items) == 1:
+        return [p.Jobs(items=tuple(items))]
+    frames: list[p.Jobs] = []
+    batch: list[p.JobItem] = []
+    size_bytes = 0
+    for item in items:
+        item_bytes = 512 + len(item.input) * 4  # UTF-8 at its longest
+        if item.params:
+            item_bytes += _PARAMS_BYTES
+        if (batch and size_bytes + item_bytes > p.MAX_FRAME_BYTES) or len(batch) == p.MAX_ITEMS:
+            frames.append(p.Jobs(items=tuple(batch)))
+            batch, size_bytes = [], 0
+        batch.append(item)
+        size_bytes += item_bytes
+    frames.append(p.Jobs(items=tuple(batch)))
+    return frames
+
+
 def _tag(frame: p.NodeFrame) -> str:
     return str(frame.__struct_config__.tag)
-
-
-def well_formed(manifest: Manifest, output: bytes) -> bool:
-    """Whether ``output`` has the shape of an answer of this model's pipeline."""
-    return trait_of(manifest, output) is not None
-
-
-def trait_of(manifest: Manifest, output: bytes) -> int | None:
-    """Return a number for what a lazy liar would repeat, or None for what is no answer at all.
-
-    Of a classification that is its first category, of everything else the whole output.
-    """
-    match manifest.pipeline:
-        case "embeddings":
-            if len(output) != 4 * manifest.dimensions:
-                return None
-            # One infinity or NaN makes the sum one; 384 float32 cannot overflow it.
-            return zlib.crc32(output) if math.isfinite(sum(array("f", output))) else None
-        case "extractive-summary":
-            return None if _text(output) is None else zlib.crc32(output)
-        case "iab-classification":
-            if _text(output) is None:
-                return None
-            try:
-                found = msgspec.json.decode(output, type=_Categories)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                return None
-            first = found.content.iab_2_2[:1] or found.content.iab_1_0[:1]
-            return zlib.crc32(f"{first[0].id} {first[0].code}".encode()) if first else 0
-
-
-class _Category(msgspec.Struct):
-    id: int | None = None
-    code: str = ""
-
-
-class _Content(msgspec.Struct):
-    iab_1_0: list[_Category] = []
-    iab_2_2: list[_Category] = []
-
-
-class _Categories(msgspec.Struct):
-    content: _Content = msgspec.field(default_factory=_Content)
-
-
-def _text(output: bytes) -> str | None:
-    try:
-        text = output.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if len(text) <= MAX_OUTPUT_CHARS else None

@@ -1,5 +1,6 @@
 """What follows when an attempt ends, and when a node goes or is believed no more.
 
+progressed   a piece of an answer is relayed, where the answer may be delivered unseen
 answered     delivered, held until it was compared, or compared only (`Purpose`)
 not answered its job moves on: `cover` sees to it that something whose answer may be delivered
              is under way, waiting or being compared
@@ -26,6 +27,7 @@ from orchestrator.domain.speeds import observe
 FAILURE_BACKOFF_S: Final = 15.0
 HANDED_BACK_PAUSE_S: Final = 1.0
 MAX_BACKOFF_EXPONENT: Final = 8
+SPEAKING_LEASE_S: Final = 3.0
 HEDGE_AGAIN_S: Final = 0.25
 OVERDUE_S: Final = 0.5
 
@@ -136,11 +138,46 @@ class Outcomes:
         if accuser is not None:
             # The input was fine: whoever blamed it to be rid of the work pays for that.
             self._penalise(accuser, now)
-        if job.held and len(job.held) == 1 and job.spec.rules.verify == "adaptive":
+        # Its text was relayed already: the trial's may agree with it and yet be worded otherwise.
+        begun = job.relayed == attempt.attempt_id
+        if job.held and len(job.held) == 1 and job.spec.rules.verify == "adaptive" and not begun:
             held = job.held.pop()
             self.checking.trial(job, held, node, answer, result.compute_s)
             return
         self.answered(job, node, answer, result.compute_s, now)
+
+    def progressed(self, event: ev.AttemptProgressed, now: float) -> None:
+        """Relay a piece of an answer that may be delivered unseen; the first decides for it."""
+        board = self.board
+        node = board.nodes.get(event.node_id)
+        if node is None:
+            return
+        node.last_frame_at = now
+        if node.stale or node.late:
+            node.stale = node.late = False
+            board.changed(node, now)
+        attempt = node.attempts.get(event.attempt_id)
+        if attempt is None or attempt.job_id is None or attempt.purpose == "trial":
+            return
+        # It speaks, so it works: the lease counts from its last word. The job's deadline stays.
+        attempt.lease_at = max(attempt.lease_at, now + SPEAKING_LEASE_S)
+        attempt.hard_at = max(attempt.hard_at, attempt.lease_at)
+        job = board.jobs[attempt.job_id]
+        if job.relayed != attempt.attempt_id:
+            job.relayed = attempt.attempt_id
+            self._settle_on(job, attempt, now)
+        board.effects.append(fx.Progressed(job.spec.job_id, attempt.attempt_id, event.text))
+
+    def _settle_on(self, job: Job, chosen: Attempt, now: float) -> None:
+        """Take back what else could have been delivered: two texts cannot be made one."""
+        for attempt_id in list(job.live):
+            other = self.board.attempts[attempt_id]
+            if other is chosen or other.purpose == "trial":
+                continue
+            if other.subject is not None:
+                # It may answer yet: too late to be delivered, in time to be compared.
+                job.ended = [*(job.ended or ()), other][-4:]
+            self.board.cancel(other, now)
 
     def _trial_result(
         self, job: Job, attempt: Attempt, answer: Answer, compute_s: float, now: float
@@ -211,7 +248,7 @@ class Outcomes:
     def _leave_out(self, node: Node, until: float, now: float) -> None:
         node.retry_at = until
         heapq.heappush(self._left_out, (until, node.node_id))
-        self.board.arm(until, node.node_id)
+        self.board.timers.arm(until, node.node_id)
         self.board.changed(node, now)
 
     def _end(self, attempt: Attempt, cause: Cause, now: float) -> None:
@@ -317,7 +354,7 @@ class Outcomes:
             self._hedge(attempt, now)
         lease_at = extended_at(attempt, node)
         if lease_at > now:
-            self.board.arm(min(lease_at, attempt.hedge_at), attempt.attempt_id)
+            self.board.timers.arm(min(lease_at, attempt.hedge_at), attempt.attempt_id)
             return
         if not node.stale:
             # Once a stall, however many leases it ends.
@@ -355,7 +392,7 @@ class Outcomes:
             attempt.lease_at += late_s
             attempt.hard_at += late_s
             attempt.hedge_at += late_s
-            self.board.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
+            self.board.timers.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
         for node in self.board.nodes.values():
             node.last_frame_at = min(node.last_frame_at + late_s, now)
             node.probed_at = min(node.probed_at + late_s, now)
@@ -363,4 +400,5 @@ class Outcomes:
 
 def _overdue(attempt: Attempt, now: float) -> bool:
     """Whether the node took clearly longer than it said it would."""
-    return now - attempt.started_at > 2 * attempt.expected_s + OVERDUE_S
+    late_s = now - attempt.started_at - 2 * attempt.expected_s
+    return not attempt.background and late_s > OVERDUE_S

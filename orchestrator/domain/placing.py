@@ -7,6 +7,8 @@
     death       process of its own
 
 What cannot start waits in the lane it is expected to start in, or fails at once with the reasons.
+A batch job always waits, and takes what has room in the background first: the edge or the CPU
+worker. It is neither hedged nor given up for want of time before its deadline.
 """
 
 from __future__ import annotations
@@ -23,15 +25,22 @@ from orchestrator.domain.board import Board
 from orchestrator.domain.budgets import Budget
 from orchestrator.domain.decisions import Decision, Placed
 from orchestrator.domain.index import Tier, within
+from orchestrator.domain.leases import MAX_LEASE_S
 from orchestrator.domain.leases import Kind as LeaseKind
 from orchestrator.domain.model import Attempt, Job, Node, Purpose, Subject
 from orchestrator.domain.placement import Placement
-from orchestrator.domain.queues import FairQueue
+from orchestrator.domain.turns import (
+    Turns,
+    edge_tokens,
+    is_batch,
+    requests_wait,
+    worker_tokens,
+)
 
 MAX_EDGE_ATTEMPTS: Final = 2
 MAX_CLOUD_ATTEMPTS: Final = 3
-# So many of a queue are tried when its head cannot be placed.
-LOOK_AHEAD: Final = 4
+# A batch job goes to no node that would take longer: a lease could end before its answer.
+MOST_BATCH_S: Final = MAX_LEASE_S / 2
 PATIENCE: Final = 2.0
 # Nobody waits longer than this for the edge where the CPU worker would take half as long.
 SPILL_S: Final = 0.3
@@ -73,6 +82,7 @@ class Placing:
         self.retries = Budget(options.retry_share, burst=100.0)
         self.worker_expected = False
         self.silent: list[Node] = []
+        self._turns = Turns(board, self)
 
     # ── one job ──────────────────────────────────────────────────────────────────────────────────
 
@@ -82,10 +92,17 @@ class Placing:
         A ``fresh`` one goes behind those that wait for the same nodes.
         """
         board, found = self._board, self._barred(job)
-        if self._may_run_on_edge(job):
+        if is_batch(job):
+            # Whoever has waited longer goes first; `assign` follows every event.
+            if self.worker_will_come(job) or self.edge_could_come(job, now):
+                board.queues.push("edge" if self.may_run_on_edge(job) else "cloud", job, now)
+            else:
+                self._give_up(job, found.skipped, now)
+            return
+        if self.may_run_on_edge(job):
             # Whoever waits for the same nodes goes first.
-            queued = fresh and board.queues.ahead("edge", job)
-            started = self._busy(job) if queued else self._start_on_edge(job, now)
+            queued = fresh and requests_wait(board.queues, job)
+            started = self._busy(job) if queued else self.start_on_edge(job, now)
             if started is None:
                 return
             started.skipped |= found.skipped
@@ -95,7 +112,7 @@ class Placing:
                 board.queues.push("edge", job, now)
                 # Twice the forecast: by then it was wrong, and the CPU worker takes over.
                 latest_at = job.submitted_at + self._options.edge_budget_s
-                board.arm(min(now + PATIENCE * wait_s + 0.25, latest_at), job.spec.job_id)
+                board.timers.arm(min(now + PATIENCE * wait_s + 0.25, latest_at), job.spec.job_id)
                 return
         if self.try_worker(job, now, found):
             return
@@ -107,7 +124,7 @@ class Placing:
                 found.skip("cpu_worker_busy")
                 message = f"All that could answer are busy for about {late_s:.0f} s."
                 self._give_up(job, found.skipped, now, message)
-        elif self._edge_could_come(job, now):
+        elif self.edge_could_come(job, now):
             board.queues.push("edge", job, now)
         else:
             self._give_up(job, found.skipped, now)
@@ -147,13 +164,10 @@ class Placing:
         ]
         if not speeds:
             return None  # one is coming, and nobody knows when
-        waiting = self._board.queues.tokens("cloud") + sum(
-            worker.outstanding_tokens for worker in self._board.workers.values()
-        )
-        busy_s = (waiting + job.spec.tokens) / sum(speeds)
+        busy_s = (worker_tokens(self._board, digest) + job.spec.tokens) / sum(speeds)
         return busy_s if now + busy_s > job.deadline_at else None
 
-    def _may_run_on_edge(self, job: Job) -> bool:
+    def may_run_on_edge(self, job: Job) -> bool:
         rules = job.spec.rules
         if job.cloud_only or rules.placement == "cloud":
             return False
@@ -162,13 +176,13 @@ class Placing:
             return not job.edge_attempts
         return job.edge_attempts < MAX_EDGE_ATTEMPTS
 
-    def _start_on_edge(
+    def start_on_edge(
         self, job: Job, now: float, *, limit_s: float | None = None
     ) -> router.Found | None:
         """Start ``job`` on the best trusted node, or pair of nodes; else return why not."""
         digest, tokens = job.spec.digest, job.spec.tokens
         if limit_s is None:
-            limit_s = self._options.edge_budget_s
+            limit_s = MOST_BATCH_S if is_batch(job) else self._options.edge_budget_s
         limit_s = min(limit_s, job.deadline_at - now)
         node, found = self._choose(job, now, limit_s)
         if node is not None and job.spec.rules.verify == "always":
@@ -183,7 +197,7 @@ class Placing:
             self._start(job, node, "serve", found, now)
             return None
         busy = self._board.index.fleets[digest].busy
-        if len(busy):
+        if len(busy) and not is_batch(job):
             found.sooner(router.soonest_s(busy, digest=digest, tokens=tokens, rng=self._rng))
         return found
 
@@ -206,6 +220,7 @@ class Placing:
             rule=self._options.rule if tier == "trusted" else "random",
             geo=self._options.geo,
             idle_only=idle_only or job.deaths > 0,
+            background=is_batch(job),
         )
 
     def _start(
@@ -220,8 +235,14 @@ class Placing:
         groups = board.index.fleets[spec.digest].groups
         why = {**groups, **found.skipped} if found.skipped else groups.copy()
         why.pop("open", None)
+        background = is_batch(job)
         decision = router.explain(
-            node, digest=spec.digest, tokens=spec.tokens, considered=found.considered, skipped=why
+            node,
+            digest=spec.digest,
+            tokens=spec.tokens,
+            considered=found.considered,
+            skipped=why,
+            background=background,
         )
         if not node.trusted:
             if not job.edge_attempts:
@@ -241,6 +262,7 @@ class Placing:
             job=job,
             alone=job.deaths > 0 and (not node.trusted or job.deaths > 1),
             subject=None if node.trusted else self._subject(job, node),
+            background=background,
         )
 
     def _subject(self, job: Job, node: Node) -> Subject:
@@ -269,7 +291,7 @@ class Placing:
         digest = job.spec.digest
         left_s = job.submitted_at + self._options.edge_budget_s - now
         supply = self._board.index.fleets[digest].supply_tokens_per_s
-        expected_s = soonest_s + self._board.queues.edge_wait_s(digest, supply)
+        expected_s = soonest_s + edge_tokens(self._board.queues, digest) / max(supply, 1.0)
         return expected_s if expected_s <= left_s else None
 
     def _spills(self, job: Job, wait_s: float) -> bool:
@@ -321,14 +343,14 @@ class Placing:
 
     def best_worker(self, job: Job) -> Node | None:
         """Return the CPU worker with room that would finish ``job`` first."""
-        digest, tokens = job.spec.digest, job.spec.tokens
+        digest, tokens, background = job.spec.digest, job.spec.tokens, is_batch(job)
         best: tuple[float, NodeId] | None = None
         for node in self._board.workers.values():
             if node.stale or digest not in node.speeds:
                 continue
-            if not router.has_room(node, digest=digest, tokens=tokens):
+            if not router.has_room(node, digest=digest, tokens=tokens, background=background):
                 continue
-            finish = router.finish_s(node, digest=digest, tokens=tokens)
+            finish = router.finish_s(node, digest=digest, tokens=tokens, background=background)
             if best is None or (finish, node.node_id) < best:
                 best = (finish, node.node_id)
         return None if best is None else self._board.nodes[best[1]]
@@ -338,7 +360,7 @@ class Placing:
 
         Half of the budget is kept for urgent ones: what is only just late mostly comes by itself.
         """
-        if job.hedged:
+        if job.hedged or job.relayed is not None:
             return True
         worker = self.best_worker(job)
         reserve = 0.0 if urgent else self.hedges.burst / 2
@@ -370,9 +392,9 @@ class Placing:
             return self.worker_expected
         return any(job.spec.digest not in worker.lost for worker in workers)
 
-    def _edge_could_come(self, job: Job, now: float) -> bool:
+    def edge_could_come(self, job: Job, now: float) -> bool:
         """Whether a trusted node has the model, or will have it before the job's deadline."""
-        if not self._may_run_on_edge(job):
+        if not self.may_run_on_edge(job):
             return False
         spec = job.spec
         fleet = self._board.index.fleets[spec.digest]
@@ -411,44 +433,4 @@ class Placing:
 
     def assign(self, now: float) -> None:
         """Give queued jobs to whatever has room now, in turn."""
-        queues = self._board.queues
-        for queue in queues.waiting("edge"):
-            while len(queue) and self._assign_edge(queue, now):
-                pass
-        for queue in queues.waiting("cloud"):
-            while len(queue) and self._assign_cloud(queue, now):
-                pass
-
-    def _assign_edge(self, queue: FairQueue, now: float) -> bool:
-        """Start or move on one of the first jobs; False when all stay."""
-        fleet = self._board.index.fleets[queue.key.digest]
-        for next_ in queue.heads(now, LOOK_AHEAD) if len(fleet.open["trusted", ""]) else ():
-            found = self._start_on_edge(next_, now, limit_s=next_.deadline_at - now)
-            if found is None:
-                return True
-            if "busy" in found.skipped:
-                return False
-        job = queue.head(now)
-        if job is None or len(fleet.busy) or fleet.late:
-            return False
-        if not self.worker_will_come(job) and self._edge_could_come(job, now):
-            return False
-        # Its nodes are gone: whatever else there is must take it.
-        self._board.queues.remove(job)
-        job.cloud_only = self.worker_will_come(job)
-        self.place(job, now)
-        return not self._board.queues.waits(job, "edge")
-
-    def _assign_cloud(self, queue: FairQueue, now: float) -> bool:
-        job = queue.head(now)
-        if job is None:
-            return False
-        if self.try_worker(job, now):
-            return True
-        if self._may_run_on_edge(job) and self._start_on_edge(job, now) is None:
-            return True
-        if self.worker_will_come(job):
-            return False
-        self._board.queues.remove(job)
-        self.place(job, now)
-        return True
+        self._turns.assign(now)

@@ -3,6 +3,9 @@
     finish_s = rtt_s + overhead_s + backlog_tokens / tokens_per_s + job_tokens / tokens_per_s
              + cold_load_s + penalty_s
 
+The backlog is what runs before the job: for an interactive one that is no more than one micro-batch
+of what the node holds in the background.
+
 The documented four signals are the four terms: proximity (round trip), load (backlog), capability
 (measured throughput) and model availability (load time where the model is not there yet). The CPU
 worker is not a candidate here: it is faster than any tab and next door, so it would win always; the
@@ -15,7 +18,7 @@ step and ends where even an idle node of the next could not be better.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from browser_node.protocol import ModelDigest, NodeId
@@ -25,7 +28,10 @@ from orchestrator.domain.index import (
     STANDARD_TOKENS,
     WINDOW_S,
     OpenSet,
+    ahead_tokens,
     floor_s,
+    has_background_room,
+    is_full,
     rtt_s,
 )
 from orchestrator.domain.model import ModelSpec, Node
@@ -41,10 +47,18 @@ Rule = Literal["finish", "least_loaded", "random"]
 """How candidates are compared; all but the first exist to be measured against."""
 
 
-def finish_s(node: Node, *, digest: ModelDigest, tokens: int, cold_load_s: float = 0.0) -> float:
+def finish_s(
+    node: Node,
+    *,
+    digest: ModelDigest,
+    tokens: int,
+    cold_load_s: float = 0.0,
+    background: bool = False,
+) -> float:
     """Return the expected seconds from now until ``node`` answers a job of ``tokens``."""
     speed = node.speeds[digest]
-    service = speed.overhead_s + (node.outstanding_tokens + tokens) / speed.tokens_per_s
+    ahead = node.outstanding_tokens if background else ahead_tokens(node, speed.tokens_per_s)
+    service = speed.overhead_s + (ahead + tokens) / speed.tokens_per_s
     penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
     return rtt_s(node) + service + cold_load_s + penalty
 
@@ -56,14 +70,17 @@ def cold_load_s(node: Node, model: ModelSpec) -> float:
     return model.size_bytes / node.download_bytes_per_s + 1.0
 
 
-def has_room(node: Node, *, digest: ModelDigest, tokens: int) -> bool:
-    """Whether a slot is free and the node's outstanding tokens stay within its window."""
+def has_room(node: Node, *, digest: ModelDigest, tokens: int, background: bool = False) -> bool:
+    """Whether a slot is free and the node's outstanding tokens stay within its window.
+
+    The background has a part of the window, whether or not the rest is taken: it always gets on.
+    """
     if node.alone or len(node.attempts) >= node.slots:
         return False
-    if not node.outstanding_tokens:
-        return True
-    window = node.speeds[digest].tokens_per_s * WINDOW_S
-    return node.outstanding_tokens + tokens <= window
+    tokens_per_s = node.speeds[digest].tokens_per_s
+    if background:
+        return has_background_room(node, tokens_per_s, tokens=tokens)
+    return not is_full(node, tokens_per_s, tokens=tokens)
 
 
 def explain(
@@ -75,13 +92,15 @@ def explain(
     skipped: Mapping[str, int],
     soonest_s: float | None = None,
     cold_s: float = 0.0,
+    background: bool = False,
 ) -> Decision:
     """Return the decision for ``node`` with every term of its expected finish time."""
     if node is None:
         return Decision(None, considered=considered, skipped=skipped, soonest_s=soonest_s)
     speed = node.speeds.get(digest)
     rate, overhead = (1000.0, 0.0) if speed is None else (speed.tokens_per_s, speed.overhead_s)
-    rtt, backlog, service = rtt_s(node), node.outstanding_tokens / rate, overhead + tokens / rate
+    ahead = node.outstanding_tokens if background else ahead_tokens(node, rate)
+    rtt, backlog, service = rtt_s(node), ahead / rate, overhead + tokens / rate
     penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
     total = rtt + backlog + service + cold_s + penalty
     return Decision(
@@ -121,6 +140,7 @@ def choose(
     rule: Rule = "finish",
     geo: bool = True,
     idle_only: bool = False,
+    background: bool = False,
 ) -> tuple[Node | None, Found]:
     """Return the best node within ``limit_s``, and what the search saw.
 
@@ -134,31 +154,44 @@ def choose(
     found = Found()
     # A job shorter than the standard one may be done sooner than its step says.
     shrink = min(1.0, tokens / STANDARD_TOKENS)
+    stale_at = now - STALE_S
     finishes = rule == "finish"
     ordered = finishes and geo
     steps = candidates.steps_in_use if ordered else range(1)
     for step in steps:
         if ordered and floor_s(step) * shrink >= best_s:
             break
-        for node in _some(candidates.steps[step], rng) if ordered else _any(candidates, rng):
-            found.considered += 1
+        nodes = _some(candidates.steps[step], rng) if ordered else _any(candidates, rng)
+        found.considered += len(nodes)
+        for node in nodes:
             node_id = node.node_id
-            if node_id in tried or (networks and node.network in networks):
+            if (tried and node_id in tried) or (networks and node.network in networks):
                 found.skip("already_tried")
                 continue
-            if now - node.last_frame_at > STALE_S:
+            if node.last_frame_at < stale_at:
                 silent.append(node)
                 found.skip("silent")
                 continue
             measured = node.speeds[digest]
             speed = measured.tokens_per_s
             outstanding = node.outstanding_tokens
-            finish = measured.overhead_s + (outstanding + tokens) / speed
+            ahead: float = outstanding
+            if node.background_tokens and not background:
+                ahead = ahead_tokens(node, speed)
+            finish = measured.overhead_s + (ahead + tokens) / speed
             if geo:
-                finish += rtt_s(node)
+                # Mostly measured: then the call is saved, in the innermost of all loops.
+                finish += rtt_s(node) if node.rtt_s is None else node.rtt_s
             if node.consecutive_failures:
                 finish += node.consecutive_failures * PENALTY_PER_FAILURE_S
-            if outstanding and (idle_only or outstanding + tokens > speed * WINDOW_S):
+            if outstanding and (
+                idle_only
+                or (
+                    not has_background_room(node, speed, tokens=tokens)
+                    if background
+                    else ahead + tokens > speed * WINDOW_S and is_full(node, speed, tokens=tokens)
+                )
+            ):
                 found.skip("busy")
                 found.sooner(finish)
                 continue
@@ -191,15 +224,14 @@ def soonest_s(
     )
 
 
-def _some(nodes: list[Node], rng: random.Random) -> Iterator[Node]:
-    """Yield `PER_STEP` of the nodes from a random place on: their order says nothing."""
+def _some(nodes: list[Node], rng: random.Random) -> list[Node]:
+    """Return `PER_STEP` of the nodes from a random place on: their order says nothing."""
     count = len(nodes)
     if count <= PER_STEP:
-        yield from nodes
-        return
+        return nodes
     start = int(rng.random() * count)
-    for offset in range(PER_STEP):
-        yield nodes[(start + offset) % count]
+    some = nodes[start : start + PER_STEP]
+    return some if len(some) == PER_STEP else some + nodes[: PER_STEP - len(some)]
 
 
 def _any(candidates: OpenSet, rng: random.Random) -> list[Node]:

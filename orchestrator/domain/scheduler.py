@@ -6,13 +6,16 @@ reads a clock or draws an id. Rules:
 1. A job ends in exactly one `Deliver` or `Fail`, however many attempts it had.
 2. Edge nodes come first: the least expected finish time among trusted ones with room. A job that
    none is expected to finish within the edge budget, or that two edge attempts have failed, goes
-   to the CPU worker. No answer of a newcomer is delivered before it was compared.
+   to the CPU worker. No answer of a newcomer is delivered before it was compared. A batch job
+   waits for whichever has room first, in the background of both.
 3. An attempt ends by result, failure, the node's going, twenty seconds of silence, its lease, or
    because its node is believed no more. In all but the first the job moves on at once; a result
    that comes later is counted, compared and dropped.
 4. A node whose lease ended is stale, one whose answer is later than its p95 is late: both get
    nothing until they are heard again.
 5. Without an edge node or a CPU worker that could ever take it, a job fails at once and says why.
+6. Pieces of an answer are relayed from one attempt at a time, whose answer may be delivered unseen;
+   from the first on no second one runs beside it, and what it answers is what is delivered.
 
     submitted ──► queued ◄─────────┐ lease, silence, close, failure, distrust
         │           │ room         │
@@ -110,6 +113,8 @@ class Scheduler:
                 self._heard(event, now)
             case ev.AttemptsFinished():
                 self.outcomes.finished(event, now)
+            case ev.AttemptProgressed():
+                self.outcomes.progressed(event, now)
             case ev.AttemptFailed():
                 self.outcomes.failed(event, now)
             case ev.Judged():
@@ -132,7 +137,7 @@ class Scheduler:
                 self._tick(now)
             case _:
                 assert_never(event)
-        if self.board.is_due(now):
+        if self.board.timers.is_due(now):
             self._expire(now)
         self.checking.audit_some(now)
         if self.board.queues.size:
@@ -143,11 +148,16 @@ class Scheduler:
 
     def next_wakeup(self) -> float | None:
         """Return the monotonic time at which a `Tick` is due, or None when nothing is pending."""
-        timer = self.board.next_timer()
+        timer = self.board.timers.next()
         if not self.board.nodes:
             return timer
         tick = self._liveness.next_tick_at
         return tick if timer is None else min(timer, tick)
+
+    def is_idle(self, until: float) -> bool:
+        """Whether no `Tick` is due before monotonic time ``until``; cheaper than to ask when."""
+        ticks = not self.board.nodes or self._liveness.next_tick_at >= until
+        return ticks and self.board.timers.is_idle(until)
 
     @property
     def counters(self) -> Counters:
@@ -183,7 +193,10 @@ class Scheduler:
             board.fail(job, "overloaded", message, now, retry_after_s=2.0)
             return
         board.jobs[spec.job_id] = job
-        board.arm(job.deadline_at, spec.job_id)
+        if spec.priority == "interactive":
+            board.timers.arm_deadline(job.deadline_at, spec.job_id)
+        else:
+            board.timers.arm(job.deadline_at, spec.job_id)
         self.placement.asked(job, now)
         self.checking.asked(job)
         self.placing.place(job, now, fresh=True)
@@ -278,7 +291,7 @@ class Scheduler:
     # ── time ─────────────────────────────────────────────────────────────────────────────────────
 
     def _expire(self, now: float) -> None:
-        while (due := self.board.due(now)) is not None:
+        while (due := self.board.timers.due(now)) is not None:
             if isinstance(due, Attempt):
                 self.outcomes.due(due, now)
             elif isinstance(due, Node):

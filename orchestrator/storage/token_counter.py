@@ -8,6 +8,8 @@ interpreter, which makes it the one for long texts, in a thread.
 from __future__ import annotations
 
 import asyncio
+import json
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,10 +42,14 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A model's longest input, and whether a longer one is cut."""
+    """A model's longest input, and whether a longer one is cut.
+
+    ``exactly``: to what fits, as the node would refuse more; else the node does the fine cut.
+    """
 
     max_tokens: int
     cuts: bool
+    exactly: bool = False
 
 
 class _Chunks(dict[str, int]):
@@ -64,14 +70,42 @@ class _Chunks(dict[str, int]):
         """Return the tokens of ``text``, [CLS] and [SEP] included; a space always ends a word."""
         return sum(map(self.__getitem__, text.split(" ")), _SPECIAL_TOKENS)
 
+    def count_json(self, text: str) -> int:
+        """Return the tokens of compact JSON, without [CLS] and [SEP].
+
+        A comma ends a word as a space does, and is one itself. What stands between two of them,
+        such as a name and a number, recurs from answer to answer.
+        """
+        pieces = text.split(",")
+        return sum(map(self.__getitem__, pieces), len(pieces) - 1)
+
 
 class TokenCounter:
     """One vocabulary. Made of the two files that a model pack carries for it."""
 
     def __init__(self, *, tokenizer_json: bytes, wordpiece_json: bytes) -> None:
-        self._inline = _Chunks(WordPieceTokenizer(wordpiece_json)).count_text
-        self._threaded = RustTokenizer(tokenizer_json).count
+        words = WordPieceTokenizer(wordpiece_json)
+        self._inline = _Chunks(words).count_text
+        self._json = _Chunks(words).count_json
+        engine = RustTokenizer(tokenizer_json)
+        self._threaded, self._encode = engine.count, engine.encode
+        table = json.loads(wordpiece_json)
+        self._pieces: list[str] = table["vocab"].split("\n")
+        self._special = frozenset(table["special"].values())
+        self._prefix: str = table["prefix"]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokens")
+
+    def text_of(self, ids: Sequence[int]) -> str | None:
+        """Return a text whose tokens are ``ids``; None where no text has these.
+
+        [CLS] and [SEP] around them may be there or not.
+        """
+        if any(not 0 <= one < len(self._pieces) for one in ids):
+            return None
+        inner = [one for one in ids if one not in self._special]
+        text = " ".join(self._pieces[one] for one in inner).replace(f" {self._prefix}", "")
+        again = self._encode(text, max_tokens=len(inner) + _SPECIAL_TOKENS + 1)
+        return text if again[1:-1] == inner else None
 
     def measure_now(self, texts: Sequence[str], limit: Limit) -> list[Measured] | None:
         """Measure ``texts`` in order, or return None if together they are too long for that."""
@@ -89,10 +123,9 @@ class TokenCounter:
     async def count_output(self, text: str) -> int:
         """Return the tokens of something a model wrote."""
         if len(text) <= 2 * INLINE_CHARS:
-            # Quotes end words either way; set apart, the words of compact JSON and what stands
-            # between them recur, and are found among the known chunks.
-            spaced = text.replace('"', ' " ') if text[:1] in "{[" else text
-            return self._inline(spaced) - _SPECIAL_TOKENS
+            if text.startswith(("{", "[")):
+                return self._json(text)
+            return self._inline(text) - _SPECIAL_TOKENS
         whole = Limit(max_tokens=len(text) + _SPECIAL_TOKENS, cuts=False)
         [measured] = await self.measure_in_thread((text,), whole)
         return measured.tokens - _SPECIAL_TOKENS
@@ -111,11 +144,28 @@ def _measure(count: Callable[[str], int], text: str, limit: Limit) -> Measured:
         start = _start(text, size)
         tokens = count(start)
         if tokens > limit.max_tokens:
+            if limit.exactly:
+                start = _fitting(count, start, limit.max_tokens)
+                return Measured(start, count(start))
             # One token more than fits: what follows cannot be read, whatever it is.
             return Measured(start, limit.max_tokens)
         if len(start) == len(text):
             return Measured(text, tokens)
         size *= 2
+
+
+def _fitting(count: Callable[[str], int], text: str, max_tokens: int) -> str:
+    """Return the longest start of ``text`` that fits: of whole words, or else of characters."""
+    words = text.split(" ")
+    fits = bisect_right(
+        range(1, len(words) + 1), max_tokens, key=lambda size: count(" ".join(words[:size]))
+    )
+    if fits:
+        return " ".join(words[:fits])
+    first = words[0]
+    return first[
+        : bisect_right(range(1, len(first) + 1), max_tokens, key=lambda n: count(first[:n]))
+    ]
 
 
 def _start(text: str, size: int) -> str:

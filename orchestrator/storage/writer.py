@@ -165,12 +165,10 @@ class Writer:
 
 
 def _insert(connection: Connection, insert: Insert, rows: list[tuple[object, ...]]) -> None:
-    whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
-    for start in range(0, whole, _ROWS_A_STATEMENT):
-        values = tuple(chain.from_iterable(rows[start : start + _ROWS_A_STATEMENT]))
-        connection.exec_driver_sql(_sql(insert, _ROWS_A_STATEMENT), values)
-    if rest := rows[whole:]:
-        connection.exec_driver_sql(_sql(insert, 1), rest)
+    for start in range(0, len(rows), _ROWS_A_STATEMENT):
+        some = rows[start : start + _ROWS_A_STATEMENT]
+        values = tuple(chain.from_iterable(some))
+        connection.exec_driver_sql(_sql(insert, len(some)), values)
 
 
 @cache

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hmac
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -20,7 +20,7 @@ from browser_node import protocol as p
 from browser_node.models import Manifest
 from browser_node.protocol import CloseCode, ModelDigest, NodeId
 from orchestrator.domain.model import NOWHERE, Location
-from orchestrator.domain.node_session import Admission, Admit, Agree, NodeSession
+from orchestrator.domain.node_session import Admission, Admit, Agree, NodeSession, frames_of
 from orchestrator.domain.references import References
 from orchestrator.engine import Connection, Engine
 from orchestrator.transport.caps import SocketCaps
@@ -33,24 +33,53 @@ log = structlog.get_logger("nodes")
 
 
 class Outbox:
-    """The sending half of a socket: `send` never waits, the writer task does."""
+    """The sending half of a socket: `send` and `hand` never wait, the writer task does.
+
+    Jobs are packed when the writer comes to them: what was handed over until then shares a frame,
+    and so, mostly, do the answers.
+    """
 
     def __init__(self, on_close: Callable[[str], None]) -> None:
         self._on_close = on_close
         self._frames: deque[bytes] = deque()
+        self._items: list[p.JobItem] = []
+        self._items_bytes = 0
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self.closing: tuple[CloseCode, str] | None = None
 
     def send(self, data: bytes) -> None:
+        """Queue a frame, behind the jobs handed over before it."""
         if self.closing is not None:
             return
+        if self._items:
+            self._pack()
         self._frames.append(data)
-        self._queued_bytes += len(data)
+        self._queued(len(data))
+
+    def hand(self, items: Sequence[p.JobItem]) -> None:
+        """Queue jobs."""
+        if self.closing is not None:
+            return
+        self._items += items
+        size_bytes = sum(len(item.input) for item in items)
+        self._items_bytes += size_bytes
+        self._queued(size_bytes)
+
+    def _queued(self, size_bytes: int) -> None:
+        self._queued_bytes += size_bytes
         if self._queued_bytes > MAX_QUEUED_BYTES:
             self._frames.clear()
+            self._items.clear()
             self.close(CloseCode.SLOW_READER, f"{self._queued_bytes} bytes are waiting to be read")
         self._wake.set()
+
+    def _pack(self) -> None:
+        frames = [p.encode(frame) for frame in frames_of(self._items)]
+        self._items.clear()
+        self._frames += frames
+        self._queued_bytes += sum(map(len, frames)) - self._items_bytes
+        self._items_bytes = 0
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self.closing is None:
@@ -63,7 +92,9 @@ class Outbox:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._frames:
+            while self._frames or self._items:
+                if not self._frames:
+                    self._pack()
                 data = self._frames.popleft()
                 await send({"type": "websocket.send", "bytes": data})
                 self._queued_bytes -= len(data)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from browser_node.executor import (
+    Emission,
     Encoder,
     Executor,
-    Outcome,
 )
 from browser_node.pipelines import Plan, Vector
 from browser_node.pipelines import vectors as vector_math
@@ -75,26 +75,35 @@ class Bench:
         self.executor.load(CLASSIFY, HeadedPipeline(), backbone, self.head)
         self.executor.load(BROKEN, BrokenPipeline(), backbone, self.head)
 
-    def add(self, attempt_id: str, text: str, digest: str = EMBED) -> None:
-        self.executor.add([job(attempt_id, text, digest)])
+    def add(
+        self, attempt_id: str, text: str, digest: str = EMBED, *, background: bool = False
+    ) -> None:
+        self.executor.add([job(attempt_id, text, digest, background=background)])
 
-    async def run_all(self) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    async def run_all(self) -> list[Emission]:
+        emissions: list[Emission] = []
         while self.executor.held:
-            outcomes += await self.executor.run_next()
-        return outcomes
+            emissions += await self.executor.run_next()
+        return emissions
 
 
-def job(attempt_id: str, text: str, digest: str = EMBED) -> JobItem:
-    return JobItem(attempt_id=attempt_id, digest=digest, lease_s=30, tokens=1, input=text)
+def job(attempt_id: str, text: str, digest: str = EMBED, *, background: bool = False) -> JobItem:
+    return JobItem(
+        attempt_id=attempt_id,
+        digest=digest,
+        lease_s=30,
+        tokens=1,
+        input=text,
+        background=background,
+    )
 
 
 def words(count: int) -> str:
     return " ".join(["word"] * count)
 
 
-def ids(outcomes: Sequence[Outcome]) -> list[str | None]:
-    return [outcome.attempt_id for outcome in outcomes]
+def ids(emissions: Sequence[Emission]) -> list[str | None]:
+    return [emission.attempt_id for emission in emissions]
 
 
 class StuckEncoder:

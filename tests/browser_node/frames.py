@@ -22,7 +22,8 @@ _RECIPE = p.Recipe(
 )
 _TASK = p.Task(input="A known question.", params={"sentences": 3, "strict": True})
 
-# Every field is set: a golden file shows the whole frame.
+# Every field is set, so that a golden file shows the whole frame; except `JobItem.stream` and
+# `JobItem.background`, which are younger: an item without them has the bytes it had before.
 EXAMPLES: dict[str, p.Frame] = {
     "hello": p.Hello(
         versions=(1,),

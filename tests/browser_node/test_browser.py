@@ -144,6 +144,32 @@ async def test_a_tab_runs_every_model_as_a_native_node_does_and_a_second_visit_d
     assert site.requests == []
 
 
+async def test_a_tab_streams_a_summary_sentence_by_sentence(
+    chromium: BrowserContext, server: FakeOrchestrator
+) -> None:
+    [model_id] = [name for name in model_ids() if model(name)[0].pipeline == "extractive-summary"]
+    async with tab(chromium, server.url):
+        _, peer = await server.accept(60)
+        await peer.welcome()
+        ready = await load(peer, model_id)
+        item = p.JobItem(
+            attempt_id="a",
+            digest=ready.digest,
+            lease_s=60,
+            tokens=40,
+            input=" ".join(TEXTS),
+            params={"sentences": 3},
+            stream=True,
+        )
+        await peer.send(p.Jobs(items=(item,)))
+        pieces = [await peer.expect(p.Delta, 60) for _ in range(3)]
+        [result] = (await peer.expect(p.Results, 60)).items
+
+    assert [(piece.attempt_id, piece.seq) for piece in pieces] == [("a", 0), ("a", 1), ("a", 2)]
+    assert "".join(piece.text for piece in pieces).encode() == result.output
+    assert all(piece.text.strip() in item.input for piece in pieces)
+
+
 async def test_a_model_unloaded_by_a_tab_can_be_loaded_again_and_computes(
     chromium: BrowserContext, server: FakeOrchestrator
 ) -> None:

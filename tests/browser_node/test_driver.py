@@ -80,6 +80,39 @@ async def test_a_node_joins_loads_a_model_and_answers(
     assert (status.phase, status.jobs_done, status.tokens_done) == ("working", 2, 8)
 
 
+async def test_a_summary_is_streamed_sentence_by_sentence(
+    server: FakeOrchestrator, node: TinyNode
+) -> None:
+    build(server.build_dir, "summary", pipeline="extractive-summary")
+    _, peer = await server.accept()
+    await peer.welcome()
+    ready = await load(server, peer, "summary")
+    text = "The good news is from the sea. The bad news is not. And the sea is as it was before."
+    items = tuple(
+        p.JobItem(
+            attempt_id=attempt_id,
+            digest=ready.digest,
+            lease_s=20,
+            tokens=4,
+            input=text,
+            params={"sentences": 2},
+            stream=attempt_id == "streamed",
+        )
+        for attempt_id in ("streamed", "whole")
+    )
+
+    await peer.send(p.Jobs(items=items))
+    first, second = await peer.expect(p.Delta), await peer.expect(p.Delta)
+    results = {r.attempt_id: r.output for r in (await peer.expect(p.Results)).items}
+    if len(results) < 2:
+        results |= {r.attempt_id: r.output for r in (await peer.expect(p.Results)).items}
+
+    assert [(d.attempt_id, d.seq) for d in (first, second)] == [("streamed", 0), ("streamed", 1)]
+    assert (first.text + second.text).encode() == results["streamed"] == results["whole"]
+    assert first.text in text
+    assert second.text in text
+
+
 async def test_models_with_the_same_backbone_share_one_session_and_its_calibration(
     server: FakeOrchestrator, node: TinyNode
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from browser_node.executor import (
-    Outcome,
+    Emission,
 )
 from browser_node.pipelines import Vector
 from browser_node.protocol import Failed, Result
@@ -36,7 +36,7 @@ from tests.browser_node.bench import (
 # ── failures and their blame ─────────────────────────────────────────────────────────────────────
 
 
-def failure_of(outcomes: Sequence[Outcome]) -> tuple[str | None, str, str]:
+def failure_of(outcomes: Sequence[Emission]) -> tuple[str | None, str, str]:
     (failed,) = outcomes
     assert isinstance(failed, Failed)
     return failed.attempt_id, failed.blame, failed.code
@@ -139,6 +139,15 @@ async def test_a_cancelled_attempt_yields_nothing() -> None:
     assert ids(await bench.run_all()) == ["b"]
 
 
+async def test_nothing_more_is_computed_for_what_was_cancelled() -> None:
+    bench = Bench()
+    bench.add("gone", "one two", CLASSIFY)
+    bench.encoder.meanwhile = lambda: bench.executor.cancel(["gone"])
+
+    assert await bench.executor.run_next() == []
+    assert bench.head.runs == []
+
+
 async def test_an_attempt_cancelled_in_the_middle_of_its_batch_yields_nothing() -> None:
     bench = Bench()
     bench.add("a", words(3))
@@ -208,7 +217,7 @@ def test_every_attempt_that_is_not_cancelled_has_exactly_one_outcome(
     bench = Bench(budget_tokens=budget_tokens)
     added: list[str] = []
     cancelled: set[str] = set()
-    outcomes: list[Outcome] = []
+    outcomes: list[Emission] = []
 
     def act(step: Step) -> None:
         match step:

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from browser_node.pipelines import InputError, Pipeline, build
+from browser_node.models import STREAMING
+from browser_node.pipelines import InputError, Pipeline, Streaming, build
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.embeddings import EmbeddingsPipeline
+from browser_node.pipelines.sentences import split
 from browser_node.pipelines.summary import MAX_SENTENCES, SummaryPipeline, default_count, rank
-from browser_node.protocol import Answer, Task
+from browser_node.protocol import Answer, Params, Task
 from tests.browser_node.arithmetic import DIMENSIONS, WordTokenizer, manifest_of, vector_of
 
 SENTENCES = [
@@ -177,6 +179,43 @@ def test_one_sentence_is_its_own_summary_and_costs_no_computing() -> None:
     plan = summary_pipeline().plan(Task(input="  One sentence\n alone. "))
     assert plan.sequences == ()
     assert summary("  One sentence\n alone. ") == "One sentence alone."
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"sentences": 3}, {"sentences": 50}, {"sentences": 1, "max_tokens": 2}]
+)
+@pytest.mark.parametrize(
+    "text",
+    [TEXT, "", "Only one.", "桥关闭了。商店担心。 It rained. 工作开始了。", "Half \ud83d. A pair."],
+)
+def test_a_summary_comes_in_pieces_that_are_its_sentences(text: str, params: Params) -> None:
+    pipeline = summary_pipeline()
+    plan = pipeline.plan(Task(input=text, params=params))
+    vectors = [vector_of(sequence) for sequence in plan.sequences]
+
+    answer, pieces = pipeline.finish_in_pieces(plan, vectors, [])
+
+    assert answer == pipeline.finish(plan, vectors, [])
+    assert "".join(pieces) == answer.output.decode()
+    assert len(pieces) == len(split(answer.output.decode()))
+
+
+def test_the_pieces_of_a_summary_are_told_apart_by_the_space_before_them() -> None:
+    pipeline = summary_pipeline()
+    plan = pipeline.plan(Task(input=TEXT, params={"sentences": 2}))
+    vectors = [vector_of(sequence) for sequence in plan.sequences]
+
+    _, [first, second] = pipeline.finish_in_pieces(plan, vectors, [])
+
+    assert first in SENTENCES
+    assert second.startswith(" ")
+    assert second[1:] in SENTENCES
+
+
+def test_only_the_summary_streams() -> None:
+    assert isinstance(summary_pipeline(), Streaming)
+    assert not isinstance(EmbeddingsPipeline(manifest_of("embeddings"), WordTokenizer()), Streaming)
+    assert {"extractive-summary"} == STREAMING
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n\n"])

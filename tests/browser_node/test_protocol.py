@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +55,26 @@ def test_a_frame_has_the_bytes_it_had_when_protocol_1_was_fixed(tag: str) -> Non
 
     assert p.encode(EXAMPLES[tag]) == golden
     assert decode(golden, type(EXAMPLES[tag])) == EXAMPLES[tag]
+
+
+def test_an_item_that_streams_says_so_behind_the_bytes_of_one_that_does_not() -> None:
+    [item] = EXAMPLES["jobs"].items  # type: ignore[attr-defined]
+    streamed = p.Jobs(items=(msgspec.structs.replace(item, stream=True),))
+    golden = bytearray.fromhex((GOLDEN / "jobs.hex").read_text())
+    golden[golden.index(b"items") + 6] += 1  # the item's map has one entry more
+
+    assert p.encode(streamed) == golden + bytes.fromhex("a6 73747265616d c3")
+    assert p.decode_from_orchestrator(p.encode(streamed)) == streamed
+
+
+def test_an_item_for_the_background_says_so_behind_the_bytes_of_one_that_is_not() -> None:
+    [item] = EXAMPLES["jobs"].items  # type: ignore[attr-defined]
+    waiting = p.Jobs(items=(msgspec.structs.replace(item, background=True),))
+    golden = bytearray.fromhex((GOLDEN / "jobs.hex").read_text())
+    golden[golden.index(b"items") + 6] += 1  # the item's map has one entry more
+
+    assert p.encode(waiting) == golden + bytes.fromhex("aa 6261636b67726f756e64 c3")
+    assert p.decode_from_orchestrator(p.encode(waiting)) == waiting
 
 
 @pytest.mark.parametrize("tag", EXAMPLES)
@@ -130,6 +151,9 @@ def test_an_unknown_field_is_refused(tag: str) -> None:
         ("jobs", "items", []),
         ("cancel", "attempt_ids", [""]),
         ("hello", "signature", "bm90IGJ5dGVz"),
+        ("delta", "text", ""),
+        ("delta", "text", "x" * 16_385),
+        ("delta", "seq", -1),
         ("hello", "versions", []),
         ("hello", "versions", ["1"]),
         ("welcome", "node_id", b"node"),

@@ -65,6 +65,7 @@ def test_the_numbers_on_the_page_are_those_of_the_code() -> None:
         f"at most {p.MAX_FRAME_BYTES >> 20} MiB",
         f"at most {p.MAX_FRAME_BYTES_BEFORE_WELCOME >> 10} KiB",
         f"up to {p.MAX_INPUT_CHARS:,}".replace(",", " "),
+        f"1–{p.MAX_DELTA_CHARS:,} characters".replace(",", " "),
         f"`{p.HANDED_BACK}`",
         f"`{p.CRASHED_IN_ISOLATION}`",
         f"`{p.TIMED_OUT_IN_ISOLATION}` ({Bounds().wall_s:.0f} seconds",

@@ -105,6 +105,32 @@ def test_a_failure_is_sent_with_its_blame() -> None:
     assert sent(feed(session, ev.Finished((result(),)))) == []
 
 
+def delta(seq: int, attempt_id: str = "a1") -> p.Delta:
+    return p.Delta(attempt_id=attempt_id, seq=seq, text=f"piece {seq}")
+
+
+def test_the_pieces_of_an_answer_are_sent_before_its_result() -> None:
+    session = ready()
+    received(session, p.Jobs(items=(job(), job("a2"))))
+
+    first = sent(feed(session, ev.Finished((delta(0),))))
+    then = sent(feed(session, ev.Finished((result("a2"), delta(1), delta(2), result()))))
+
+    assert first == [delta(0)]
+    assert then == [delta(1), delta(2), p.Results(items=(result("a2"), result()))]
+    assert session.held == frozenset()
+
+
+def test_the_pieces_of_an_attempt_that_is_not_held_any_more_are_dropped() -> None:
+    session = ready()
+    received(session, p.Jobs(items=(job("gone"), job("late", lease_s=2.0))))
+    received(session, p.Cancel(attempt_ids=("gone",)))
+
+    pieces = (delta(0, "gone"), delta(0, "late"), delta(0, "unknown"))
+
+    assert sent(feed(session, ev.Finished(pieces), now=2.0)) == []
+
+
 def test_an_attempt_whose_lease_ended_is_dropped_unrun() -> None:
     session = ready()
     received(session, p.Jobs(items=(job("a1", lease_s=2.0), job("a2", lease_s=9.0))), now=100.0)

@@ -19,6 +19,7 @@ from browser_node.models import (
     PART_BYTES,
     ManifestError,
     ModelFile,
+    Pipeline,
     cut,
     digest_of,
     encode_manifest,
@@ -58,8 +59,14 @@ BACKBONE = random.Random(5).randbytes(2 * PART_BYTES + 1000)
 OTHER_BACKBONE = b"another backbone"
 
 
-def build(build_dir: Path, *names: str, backbone: bytes = BACKBONE) -> Path:
-    """Write embedding models called ``names``, which share their files, as `wasm_build` does.
+def build(
+    build_dir: Path,
+    *names: str,
+    backbone: bytes = BACKBONE,
+    pipeline: Pipeline = "embeddings",
+    max_tokens: int = 64,
+) -> Path:
+    """Write models called ``names``, which share their files, as `wasm_build` does.
 
     Models of earlier calls stay beside them.
     """
@@ -72,7 +79,8 @@ def build(build_dir: Path, *names: str, backbone: bytes = BACKBONE) -> Path:
             files.append(file)
             for part, piece in zip(file.parts, pieces, strict=True):
                 _write(build_dir / "models" / "parts" / part.sha256, piece)
-        manifest = msgspec.structs.replace(manifest_of("embeddings"), id=name, files=tuple(files))
+        manifest = manifest_of(pipeline, max_tokens=max_tokens)
+        manifest = msgspec.structs.replace(manifest, id=name, files=tuple(files))
         manifest_json = encode_manifest(manifest)
         digest = digest_of(manifest_json)
         _write(build_dir / "models" / "manifests" / f"{digest}.json", manifest_json)

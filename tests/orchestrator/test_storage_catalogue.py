@@ -178,3 +178,15 @@ def test_the_real_vocabulary_counts_any_text_alike(
 
     assert counter.measure_now([text], WHOLE) == [(text, expected)]
     assert asyncio.run(counter.count_output(text)) == expected - 2
+
+
+@pytest.mark.slow
+@given(answer=st.dictionaries(st.text(max_size=20), st.text(max_size=20) | st.floats(0, 1)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_the_real_vocabulary_counts_any_compact_json_alike(
+    real: tuple[TokenCounter, RustTokenizer], answer: dict[str, str | float]
+) -> None:
+    counter, published = real
+    text = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
+
+    assert asyncio.run(counter.count_output(text)) == published.count(text) - 2

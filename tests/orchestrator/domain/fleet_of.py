@@ -77,6 +77,7 @@ def job(
     project: str = "p",
     deadline_s: float = 30.0,
     digest: ModelDigest = MODEL,
+    stream: bool = False,
 ) -> NewJob:
     return NewJob(
         job_id=JobId(name),
@@ -87,6 +88,7 @@ def job(
         rules=Rules(verify, placement, region, weight, replays),
         deadline_s=deadline_s,
         priority=priority,
+        stream=stream,
     )
 
 
@@ -137,6 +139,15 @@ def submit(s: Scheduler, *jobs: NewJob, now: float = 0.0) -> list[fx.Effect]:
 def finish(s: Scheduler, node_id: NodeId, *attempts: str, now: float) -> list[fx.Effect]:
     results = tuple(ev.Finished(AttemptId(a), b"answer of " + a.encode(), 0.01) for a in attempts)
     return s.handle(ev.AttemptsFinished(node_id, results), now=now)
+
+
+def progress(s: Scheduler, node_id: NodeId, attempt: str, text: str, now: float) -> list[fx.Effect]:
+    return s.handle(ev.AttemptProgressed(node_id, AttemptId(attempt), text), now=now)
+
+
+def relayed(effects: list[fx.Effect]) -> list[tuple[str, str, str]]:
+    """Return (job, attempt, text) of every piece that goes to a customer."""
+    return [(e.job_id, e.attempt_id, e.text) for e in effects if isinstance(e, fx.Progressed)]
 
 
 def sent(effects: list[fx.Effect]) -> dict[NodeId, list[JobItem]]:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from browser_node.protocol import NodeId
+from browser_node.protocol import AttemptId, NodeId
 from orchestrator.domain import index as ix
 from orchestrator.domain.index import Index, OpenSet, floor_s, guessed_rtt_s, rtt_s, within
-from orchestrator.domain.model import ModelSpec, Node, Speed
+from orchestrator.domain.model import Attempt, ModelSpec, Node, Speed
 from orchestrator.domain.trust import Identity, Standing
 from tests.orchestrator.domain.fleet_of import MODEL, OTHER, RUNTIME
 
@@ -19,6 +19,10 @@ SPECS = {
     MODEL: ModelSpec(MODEL, "model", 23_000_000, 512),
     OTHER: ModelSpec(OTHER, "other", 23_000_000, 2048),
 }
+ATTEMPT = Attempt(
+    AttemptId("a"), None, NodeId("tab"), MODEL, 1, started_at=0.0, expected_s=1.0, lease_at=2.0,
+    hard_at=2.0,
+)  # fmt: skip
 
 
 def node(name: str = "tab", *, speed: float = 1000.0, **changes: Any) -> Node:
@@ -264,3 +268,33 @@ def test_the_reasons_add_up_to_the_fleet() -> None:
         "not_loaded": 1,
     }
     assert sum(why.values()) == index.edge_nodes
+
+
+def place_of(index: Index, one: Node) -> list[object]:
+    return [
+        [(speed.group, speed.tier, speed.step, speed.supply) for speed in one.speeds.values()],
+        *((sorted(ids(fleet.busy)), fleet.groups) for fleet in index.fleets.values()),
+    ]
+
+
+@given(
+    slots=st.integers(1, 3),
+    speeds=st.tuples(st.sampled_from([10.0, 100.0, 1e4]), st.sampled_from([10.0, 100.0, 1e4])),
+    work=st.lists(st.sampled_from([1, 4, 40, 400]), max_size=4),
+    alone=st.booleans(),
+)
+def test_a_node_given_work_is_where_a_full_look_would_put_it(
+    slots: int, speeds: tuple[float, float], work: list[int], alone: bool
+) -> None:
+    def given_work(look: str) -> list[object]:
+        one = node(slots=slots, memory_mb=4096)
+        one.speeds = {MODEL: Speed(speeds[0]), OTHER: Speed(speeds[1])}
+        index = index_of(one)
+        for number, tokens in enumerate(work):
+            one.attempts[AttemptId(str(number))] = ATTEMPT
+            one.outstanding_tokens += tokens
+            one.alone = alone
+            getattr(index, look)(one, now=0.0)
+        return place_of(index, one)
+
+    assert given_work("took") == given_work("update")

@@ -367,7 +367,7 @@ def test_twenty_seconds_of_silence_close_a_node_that_holds_work() -> None:
     submit(s, job("j", tokens=40))
     join(s, WORKER, trusted=True)
     s.board.attempts[AttemptId("a1")].lease_at = 1e9  # this test is about silence alone
-    s.board._timers.clear()
+    s.board.timers.clear()
     for second in range(1, 21):
         s.handle(ev.NodeHeard(WORKER), now=second)
         s.handle(ev.Tick(), now=second)

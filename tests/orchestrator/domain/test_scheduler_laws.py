@@ -22,6 +22,7 @@ from tests.orchestrator.domain.fleet_of import (
     finish,
     job,
     join,
+    progress,
     scheduler,
     sent,
     submit,
@@ -62,7 +63,15 @@ class AnyOrder(RuleBasedStateMachine):
         for node_id, items in sent(effects).items():
             self.issued += [(node_id, AttemptId(item.attempt_id)) for item in items]
         for effect in effects:
-            if isinstance(effect, fx.Deliver):
+            if isinstance(effect, fx.Progressed):
+                assert not self.ends[effect.job_id]
+                relaying = self.s.board.attempts[effect.attempt_id]
+                # Nothing is relayed but what may be delivered unseen.
+                assert relaying.purpose in ("serve", "hedge")
+                assert self.s.board.nodes[relaying.node_id].level != "newcomer" or (
+                    relaying.node_id == "cpu"
+                )
+            elif isinstance(effect, fx.Deliver):
                 self.ends[effect.answer.job_id] += 1
                 node = self.s.board.nodes[effect.answer.node_id]
                 # Nothing of a newcomer's reaches a customer but what was compared and agreed.
@@ -80,6 +89,7 @@ class AnyOrder(RuleBasedStateMachine):
         region=st.sampled_from(["", "", "EU", "NA-US"]),
         priority=st.sampled_from(["interactive", "batch"]),
         project=st.sampled_from(["p", "q"]),
+        stream=st.booleans(),
     )
     def jobs_come(self, count: int, **rules: Any) -> None:
         names = [f"j{len(self.submitted) + n}" for n in range(count)]
@@ -150,6 +160,12 @@ class AnyOrder(RuleBasedStateMachine):
             self.do(self.s.handle(ev.NodeHeard(sender, 0.01), now=self.now))
             self.do(finish(self.s, sender, attempt_id, attempt_id, now=self.now))
 
+    @rule(pick=st.integers(0, 10**6))
+    def a_piece_of_an_answer_comes(self, pick: int) -> None:
+        if self.issued:
+            node_id, attempt_id = self.issued[pick % len(self.issued)]
+            self.do(progress(self.s, node_id, attempt_id, "piece", now=self.now))
+
     @rule(pick=st.integers(0, 10**6), code=st.sampled_from(["oops", HANDED_BACK]))
     def an_attempt_fails(self, pick: int, code: str) -> None:
         if self.issued:
@@ -181,6 +197,9 @@ class AnyOrder(RuleBasedStateMachine):
         board = self.s.board
         for node in board.nodes.values():
             assert node.outstanding_tokens == sum(a.tokens for a in node.attempts.values())
+            behind = [a for a in node.attempts.values() if a.background]
+            assert node.background == len(behind)
+            assert node.background_tokens == sum(a.tokens for a in behind)
             assert all(board.attempts[key] is a for key, a in node.attempts.items())
         held = sum(len(node.attempts) for node in board.nodes.values())
         assert held == len(board.attempts)
@@ -199,6 +218,22 @@ class AnyOrder(RuleBasedStateMachine):
             assert sorted(in_sets) == sorted(
                 n.node_id for n in fleet.ready.values() if n.speeds[digest].group == "open"
             )
+
+    @invariant()
+    def nothing_else_is_delivered_while_pieces_are_relayed(self) -> None:
+        for held in self.s.board.jobs.values():
+            serving = [
+                a for a in held.live if self.s.board.attempts[a].purpose in ("serve", "hedge")
+            ]
+            assert held.relayed not in serving or serving == [held.relayed]
+
+    @invariant()
+    def batch_jobs_run_in_the_background_and_without_hedges(self) -> None:
+        for attempt in self.s.board.attempts.values():
+            if attempt.job_id is not None:
+                of = self.s.board.jobs[attempt.job_id].spec
+                assert attempt.background == (of.priority == "batch")
+                assert not (attempt.background and attempt.purpose == "hedge")
 
     @invariant()
     def every_job_is_running_or_in_a_queue(self) -> None:
