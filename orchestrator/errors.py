@@ -122,6 +122,14 @@ class PayloadTooLarge(ApiError):
     default_code = "request_too_large"
 
 
+class HeadersTooLarge(ApiError):
+    """More header fields, or longer ones, than are read."""
+
+    status = 431
+    type = "invalid_request_error"
+    default_code = "headers_too_large"
+
+
 class ContextLengthExceeded(ApiError):
     """The input has more tokens than the model takes, and the model does not cut."""
 
@@ -131,7 +139,7 @@ class ContextLengthExceeded(ApiError):
 
 
 class RateLimited(ApiError):
-    """This key has too much under way."""
+    """This key or project asks for more than it may; the message names the limit."""
 
     status = 429
     type = "rate_limit_exceeded"
@@ -144,6 +152,35 @@ class InternalError(ApiError):
     status = 500
     type = "internal_error"
     default_code = "internal_error"
+
+
+class StorageError(InternalError):
+    """The store of files could not be read or written."""
+
+    default_code = "storage_error"
+
+
+class InvalidBatch(BadRequest):
+    """A batch's input file was refused. ``line`` is where, if it is about a line.
+
+    ``batch_id`` names the failed batch that keeps all problems.
+    """
+
+    def __init__(
+        self, message: str, *, line: int | None = None, batch_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.line = line
+        self.batch_id = batch_id
+
+    def envelope(self) -> dict[str, dict[str, object]]:
+        """Return the JSON body, with ``line`` and ``batch_id`` where there are such."""
+        body = super().envelope()
+        if self.line is not None:
+            body["error"]["line"] = self.line
+        if self.batch_id is not None:
+            body["error"]["batch_id"] = self.batch_id
+        return body
 
 
 class Unavailable(ApiError):

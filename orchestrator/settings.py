@@ -16,6 +16,7 @@ from orchestrator.errors import SettingsError
 
 PREFIX: Final = "ZEROGPU_"
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
+_BATCHABLE: Final = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/embeddings"})
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -119,6 +120,162 @@ class Settings:
             text="Longest input array of an embeddings request", unit="inputs", low=1, high=100_000
         ),
     ] = 2048
+
+    headers_timeout_s: Annotated[
+        float,
+        Knob(
+            text="Request headers not complete by then end the connection",
+            unit="s",
+            low=0.1,
+            high=3600,
+        ),
+    ] = 10.0
+    headers_max: Annotated[
+        int,
+        Knob(
+            text="Most header fields of a request; beyond, 431", unit="fields", low=16, high=10_000
+        ),
+    ] = 100
+    headers_max_bytes: Annotated[
+        int,
+        Knob(
+            text="Longest request line and headers; beyond, 431",
+            unit="bytes",
+            low=1 << 10,
+            high=1 << 20,
+        ),
+    ] = 32 << 10
+    key_requests_per_minute: Annotated[
+        int,
+        Knob(
+            text="Requests of one API key; beyond, 429", unit="requests", low=1, high=1_000_000_000
+        ),
+    ] = 60_000
+    key_tokens_per_minute: Annotated[
+        int,
+        Knob(
+            text="Input tokens of one API key; beyond, 429",
+            unit="tokens",
+            low=1,
+            high=1_000_000_000_000,
+        ),
+    ] = 20_000_000
+    project_requests_per_minute: Annotated[
+        int,
+        Knob(
+            text="Requests of one project; beyond, 429", unit="requests", low=1, high=1_000_000_000
+        ),
+    ] = 120_000
+    project_tokens_per_minute: Annotated[
+        int,
+        Knob(
+            text="Input tokens of one project; beyond, 429",
+            unit="tokens",
+            low=1,
+            high=1_000_000_000_000,
+        ),
+    ] = 40_000_000
+    project_concurrency: Annotated[
+        int,
+        Knob(
+            text="Unanswered requests of one project; beyond, 429",
+            unit="requests",
+            low=1,
+            high=1_000_000,
+        ),
+    ] = 2048
+    idempotency_ttl_s: Annotated[
+        float,
+        Knob(
+            text="An Idempotency-Key stands for its answer this long",
+            unit="s",
+            low=1,
+            high=30 * 86_400,
+        ),
+    ] = 86_400.0
+    idempotency_max_bytes: Annotated[
+        int,
+        Knob(
+            text="Answers kept in memory for Idempotency-Keys; beyond, the oldest go",
+            unit="bytes",
+            low=1 << 10,
+            high=1 << 40,
+        ),
+    ] = 64 << 20
+
+    storage_url: Annotated[
+        str | None,
+        Knob(
+            text="Where files are kept: a folder, or s3://bucket/prefix; files/ in the data folder "
+            "if not set"
+        ),
+    ] = None
+    storage_endpoint: Annotated[
+        str | None, Knob(text="URL of an S3-compatible service, if not Amazon's")
+    ] = None
+    storage_region: Annotated[str | None, Knob(text="Region of the S3 bucket")] = None
+    storage_access_key_id: Annotated[str | None, Knob(text="S3 access key id")] = field(
+        default=None, repr=False
+    )
+    storage_secret_access_key: Annotated[str | None, Knob(text="S3 secret access key")] = field(
+        default=None, repr=False
+    )
+    file_max_bytes: Annotated[
+        int, Knob(text="Longest uploaded file; beyond, 413", unit="bytes", low=1, high=1 << 40)
+    ] = 100 << 20
+    file_retention_s: Annotated[
+        float,
+        Knob(text="Files are deleted after this time", unit="s", low=1, high=10 * 366 * 86_400),
+    ] = 30 * 86_400.0
+    upload_idle_s: Annotated[
+        float,
+        Knob(
+            text="An upload that sends nothing for so long is refused", unit="s", low=0.1, high=3600
+        ),
+    ] = 30.0
+    upload_timeout_s: Annotated[
+        float,
+        Knob(text="An upload not complete by then is refused", unit="s", low=0.1, high=86_400),
+    ] = 3600.0
+    batch_endpoints: Annotated[
+        tuple[str, ...],
+        Knob(
+            text="Routes that batches may name: /v1/chat/completions, /v1/responses, /v1/embeddings"
+        ),
+    ] = ("/v1/chat/completions",)
+    batch_input_max_bytes: Annotated[
+        int, Knob(text="Longest input file of a batch", unit="bytes", low=1, high=1 << 40)
+    ] = 200 << 20
+    batch_line_max_bytes: Annotated[
+        int, Knob(text="Longest line of a batch", unit="bytes", low=64, high=1 << 30)
+    ] = 1 << 20
+    batch_lines_max: Annotated[
+        int, Knob(text="Most lines of a batch", unit="lines", low=1, high=100_000_000)
+    ] = 50_000
+    batch_window_s: Annotated[
+        float, Knob(text="A batch not complete by then expires", unit="s", low=1, high=30 * 86_400)
+    ] = 86_400.0
+    batch_attempts: Annotated[
+        int,
+        Knob(
+            text="Tries of a line before it goes to the error file", unit="tries", low=1, high=100
+        ),
+    ] = 4
+    batch_retry_s: Annotated[
+        float,
+        Knob(
+            text="Wait before a line is tried again; doubles each time",
+            unit="s",
+            low=0.001,
+            high=3600,
+        ),
+    ] = 2.0
+    batch_under_way: Annotated[
+        int,
+        Knob(
+            text="Most lines of all batches under way at once", unit="lines", low=1, high=1_000_000
+        ),
+    ] = 512
 
     sockets_max: Annotated[
         int, Knob(text="Node sockets in all", unit="sockets", low=1, high=1_000_000)
@@ -225,6 +382,11 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsError("tls_cert and tls_key belong together: set both or neither")
+        if unknown := set(self.batch_endpoints) - _BATCHABLE:
+            raise SettingsError(
+                f"batch_endpoints ({env_name('batch_endpoints')}) names {min(unknown)!r}; allowed"
+                f" are {', '.join(sorted(_BATCHABLE))}"
+            )
         for name, (_, knob) in _described().items():
             _check_bounds(name, knob, getattr(self, name))
         if self.location is not None:
@@ -308,6 +470,8 @@ def _shown(default: object) -> str:
             return ""
         case bool():
             return str(default).lower()
+        case tuple():
+            return ",".join(map(str, default))
         case Path() if default.is_relative_to(_REPOSITORY):
             return str(default.relative_to(_REPOSITORY))
         case _:

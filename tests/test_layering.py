@@ -16,6 +16,7 @@ ORCHESTRATOR_LAYERS = [
     {"domain"},
     {"storage", "bus"},
     {"engine", "fleet_view", "court"},
+    {"batches"},
     {"api", "console", "transport", "orders"},
     {"app"},
     {"__main__", "commands"},

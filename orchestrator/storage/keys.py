@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from orchestrator.domain.model import DEFAULT_RULES, KeyId, ProjectId, Rules
 from orchestrator.errors import OperatorError
@@ -149,10 +149,19 @@ def revoke_key(database: Database, key_id: KeyId, *, now: float) -> bool:
 
 def find_key(database: Database, digest: bytes) -> Principal | None:
     """Return whose key has this digest, revoked or not; None if nobody's."""
+    return _find(database, api_keys.c.digest == digest.hex())
+
+
+def find_key_by_id(database: Database, key_id: str) -> Principal | None:
+    """Return whose key this is, revoked or not; None if there is no such key."""
+    return _find(database, api_keys.c.id == key_id)
+
+
+def _find(database: Database, which: ColumnElement[bool]) -> Principal | None:
     query = (
         select(api_keys.c.project_id, api_keys.c.id, api_keys.c.revoked_at, *RULE_COLUMNS)
         .join(projects, projects.c.id == api_keys.c.project_id)
-        .where(api_keys.c.digest == digest.hex())
+        .where(which)
     )
     with database.connect() as connection:
         row = connection.execute(query).first()

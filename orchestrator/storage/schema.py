@@ -13,9 +13,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
+    Text,
+    false,
     true,
 )
 
@@ -143,4 +146,85 @@ operator_actions = Table(
     Column("action", String(64), nullable=False),
     Column("target", String(200), nullable=False),
     Column("detail", String(1000), nullable=False),
+)
+
+# What customers upload and what batches leave behind; the bytes are in the object store.
+files = Table(
+    "files",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("filename", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("is_error", Boolean, nullable=False, server_default=false()),
+    # Set when a customer deletes it or its time is over: the row stays, the object goes.
+    Column("deleted_at", Float),
+    Index("ix_files_project", "project_id", "created_at", "id"),
+    Index("ix_files_expires", "expires_at"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    # Whose key created it: lines run on its behalf, and fail once it is revoked.
+    Column("key_id", String(64), nullable=False),
+    Column("endpoint", String(64), nullable=False),
+    Column("input_file_id", String(64), nullable=False),
+    Column("completion_window", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("total", Integer, nullable=False, server_default="0"),
+    # Of a batch that has ended; of others, the lines are counted.
+    Column("completed", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("output_file_id", String(64)),
+    Column("error_file_id", String(64)),
+    Column("created_at", Float, nullable=False),
+    Column("in_progress_at", Float),
+    Column("expires_at", Float, nullable=False),
+    Column("finalizing_at", Float),
+    Column("completed_at", Float),
+    Column("failed_at", Float),
+    Column("expired_at", Float),
+    Column("cancelling_at", Float),
+    Column("cancelled_at", Float),
+    # JSON, as the customer sent it and as it is answered.
+    Column("metadata", Text, nullable=False, server_default="{}"),
+    Column("errors", Text),
+    # How long the result files are to be kept from when they are made; null: as all files.
+    Column("output_expires_s", Integer),
+    Index("ix_batches_project", "project_id", "created_at", "id"),
+    Index("ix_batches_status", "status"),
+)
+
+# One row a line that has an outcome: the primary key is what makes it exactly one. Rows go when the
+# batch has ended and its files are written.
+batch_lines = Table(
+    "batch_lines",
+    metadata,
+    Column("batch_id", String(64), primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("ok", Boolean, nullable=False),
+    # A line of the output or of the error file, without its line feed.
+    Column("payload", LargeBinary, nullable=False),
+)
+
+# Answers to POST requests that named an Idempotency-Key and must outlive a restart.
+idempotent_answers = Table(
+    "idempotent_answers",
+    metadata,
+    Column("project_id", String(64), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("path", String(128), primary_key=True),
+    Column("idempotency_key", String(255), primary_key=True),
+    # Hex SHA-256 of what was asked.
+    Column("digest", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("ix_idempotent_answers_created", "created_at"),
 )

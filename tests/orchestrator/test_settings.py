@@ -88,3 +88,11 @@ def test_every_setting_is_described() -> None:
 
 def test_the_metrics_token_is_not_shown() -> None:
     assert "hush" not in repr(Settings.from_env({"ZEROGPU_METRICS_TOKEN": "hush"}))
+
+
+def test_a_route_that_no_batch_can_run_is_refused_at_start() -> None:
+    both = Settings.from_env({"ZEROGPU_BATCH_ENDPOINTS": "/v1/responses,/v1/embeddings"})
+    assert both.batch_endpoints == ("/v1/responses", "/v1/embeddings")
+
+    with pytest.raises(SettingsError, match="names '/v1/moderations'"):
+        Settings.from_env({"ZEROGPU_BATCH_ENDPOINTS": "/v1/moderations"})

@@ -1,0 +1,1 @@
+"""Batches: the check of an input file, its lines by position, and the runs of them."""
