@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser_node.agreement import Judge, Verdict
 from browser_node.protocol import Answer, AttemptId, ModelDigest, Task
-from orchestrator.api import Metrics, build_api
+from orchestrator.api import Metrics, build_api, is_api
 from orchestrator.clock import Clock
 from orchestrator.console.app import build_console
 from orchestrator.console.control import FleetControl
@@ -44,6 +44,7 @@ from orchestrator.storage.database import Database, open_database
 from orchestrator.storage.keyring import Keyring
 from orchestrator.storage.keys import Pepper, find_key, load_pepper
 from orchestrator.storage.nodes import NodeLog
+from orchestrator.storage.objects import open_objects
 from orchestrator.storage.request_log import RequestLog
 from orchestrator.storage.standings import StandingLog, find_standing
 from orchestrator.storage.writer import Writer
@@ -63,8 +64,12 @@ WORKER_PATH: Final = "/worker/v1"
 FLUSH_S: Final = 5.0
 # Objects until the garbage collector looks at the young ones, and such looks until the next older.
 # Each stops everything: with 20,000 and 50 a server with 200 busy nodes stood still for half a
-# second once a minute. A look at everything is as rare as it can be: once in 50 million objects.
-_COLLECT_AFTER: Final = (1_000, 5, 10_000)
+# second once a minute. A look at everything comes by time instead: what fails leaves cycles behind
+# (an exception, its traceback, the future it was set on), and their frames hold request bodies.
+_COLLECT_AFTER: Final = (1_000, 5, 1_000_000)
+_COLLECT_EVERY_S: Final = 60.0
+# At most this share of the time is spent on such looks.
+_COLLECT_SHARE: Final = 0.001
 
 log = structlog.get_logger("server")
 
@@ -123,6 +128,7 @@ class Application:
             unwelcomed=settings.sockets_unauthenticated,
             clock=self._clock,
         )
+        self._objects = open_objects(settings)
         self.app = self._build_public_app(pepper)
 
     def ready(self) -> bool:
@@ -194,14 +200,19 @@ class Application:
         )
         api = build_api(
             settings,
+            database=self._database,
+            objects=self._objects,
             keys=self._keyring,
             catalogue=self.catalogue,
             engine=self.engine,
             log=RequestLog(self._writer),
             clock=self._clock,
             ready=self.ready,
+            rng=self._rng,
+            supply=lambda: settings.batch_under_way,
             metrics=self._build_metrics(),
         )
+        self.batches = api.batches
         nonces = Nonces(self._clock)
         gate = Gate(
             nonces=nonces,
@@ -228,8 +239,8 @@ class Application:
                     await node_socket(scope, receive, send)
                 else:
                     await send({"type": "websocket.close", "code": 4404})
-            elif path.startswith("/v1/") or path in {"/v1", "/healthz", "/readyz", "/metrics"}:
-                await api(scope, receive, send)
+            elif is_api(path):
+                await api.app(scope, receive, send)
             elif path == "/register":
                 await register(scope, receive, send)
             elif path.startswith("/console/"):
@@ -332,12 +343,17 @@ class Application:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECT_AFTER)
+            # What a `kill -9` left half-written is nobody's.
+            await asyncio.to_thread(self._objects.discard_unfinished)
+            await self.batches.start()
             started()
             orders = asyncio.create_task(Orders(self._database, self.engine).follow())
+            collecting = asyncio.create_task(self._collect())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             orders.cancel()
+            collecting.cancel()
             await self._put_away()
         finally:
             self._shutdown.set()
@@ -353,10 +369,20 @@ class Application:
             if not await asyncio.to_thread(self._writer.close, FLUSH_S):
                 log.error("rows were lost", queued=self._writer.queued)
 
+    async def _collect(self) -> None:
+        """Look through everything for what is garbage, once in a while."""
+        while True:
+            began_s = self._clock.monotonic()
+            gc.collect()
+            took_s = self._clock.monotonic() - began_s
+            await asyncio.sleep(max(_COLLECT_EVERY_S, took_s / _COLLECT_SHARE))
+
     async def _put_away(self) -> None:
         self._serving = False
         log.info("draining", up_to_s=self.settings.drain_s)
-        finished = await self.engine.drain(self.settings.drain_s)
+        finished, _ = await asyncio.gather(
+            self.engine.drain(self.settings.drain_s), self.batches.stop(self.settings.drain_s)
+        )
         if not finished:
             log.warning("not everything was finished in time")
         self._shutdown.set()

@@ -1,13 +1,15 @@
 """The public API as one ASGI callable: routes, keys, errors, CORS, log; no framework on the way.
 
-Order of refusals: unknown path (404), wrong method (405), key (401), project (403), the key's
-concurrency (429), the body (413, 400), the model (404, 400, 420), the queues (503).
+Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests per
+minute and at once (429), the Idempotency-Key (400), the body (413, 409, 400), the model (404, 400,
+420), tokens per minute (429), the queues (503).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -20,72 +22,81 @@ from orchestrator.api.asgi import (
     error_headers,
     read_body,
     send_body,
+    send_stream,
 )
+from orchestrator.api.endpoints import Endpoint
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.gate import Gate
-from orchestrator.api.metrics import Metrics
+from orchestrator.api.idempotency import (
+    Idempotency,
+    Turn,
+    digest_of,
+    idempotency_key,
+    kept_error,
+    kept_reply,
+    replay,
+)
+from orchestrator.api.limits import Limits
 from orchestrator.api.numbers import Numbers
+from orchestrator.api.recorder import Recorder
+from orchestrator.api.reply import Handler, Reply, Streamed
+from orchestrator.api.routes import Route, Routes
 from orchestrator.api.watch import Watch, Watches
 from orchestrator.clock import Clock
-from orchestrator.errors import (
-    ApiError,
-    InternalError,
-    MethodNotAllowed,
-    NotFound,
-    RequestTimeout,
-)
+from orchestrator.errors import ApiError, InternalError, RequestTimeout
 from orchestrator.settings import Settings
-from orchestrator.storage.request_log import RequestLog, RequestRow
+from orchestrator.storage.idempotent import Scope as KeyScope
+from orchestrator.storage.keys import Principal
 
 # Not a status of HTTP: what the log says of a client that left before its answer.
 CLIENT_GONE: Final = 499
-
-Endpoint = Callable[[Exchange, bytes], Awaitable[bytes]]
-Reading = Callable[[Exchange, str], bytes]
 
 _CORS: Final[tuple[Header, ...]] = (
     (b"vary", b"origin"),
     (b"access-control-allow-origin", b"*"),
     (
         b"access-control-expose-headers",
-        b"x-request-id, x-inference-type, openai-processing-ms, retry-after",
+        b"x-request-id, x-inference-type, openai-processing-ms, retry-after, idempotent-replayed,"
+        b" x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests,"
+        b" x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens,"
+        b" content-disposition, etag",
     ),
 )
+_NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 _PREFLIGHT: Final[tuple[Header, ...]] = (
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
     (b"access-control-max-age", b"86400"),
 )
-_DEFAULT_ALLOWED_HEADERS: Final = b"authorization, content-type, x-api-key, x-project-id"
+_DEFAULT_ALLOWED_HEADERS: Final = (
+    b"authorization, content-type, x-api-key, x-project-id, idempotency-key"
+)
 
 log = structlog.get_logger("api")
 
 
 class PublicApi:
-    """Answers everything under ``/v1/``. Carries no state of its own but its parts.
-
-    ``endpoints`` are asked with POST, by path; ``readings`` with GET, by a path that may have one
-    placeholder in braces: what stands in its place is what they are given.
-    """
+    """Answers every route of ``endpoints`` by its handler. Carries no state but its parts."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         gate: Gate,
-        endpoints: Mapping[str, Endpoint],
-        readings: Mapping[str, Reading],
-        request_log: RequestLog,
-        metrics: Metrics,
+        limits: Limits,
+        idempotency: Idempotency,
+        endpoints: Iterable[Endpoint],
+        handlers: Mapping[str, Handler],
+        recorder: Recorder,
         clock: Clock,
     ) -> None:
         self._body_max_bytes = settings.body_max_bytes
         self._watches = Watches(body_timeout_s=settings.body_timeout_s)
         self._gate = gate
-        self._endpoints = endpoints
-        self._readings = readings
-        self._log = request_log
-        self._metrics = metrics
+        self._limits = limits
+        self._idempotency = idempotency
+        self._routes = Routes(endpoints, handlers)
+        self._recorder = recorder
         self._numbers = Numbers(clock.wall)
         self._monotonic = clock.monotonic
         self._wall = clock.wall
@@ -94,142 +105,177 @@ class PublicApi:
         if scope["method"] == "OPTIONS":
             await _preflight(scope, send, self._numbers.next())
             return
+        sent: dict[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange(
             self._gate,
             number=self._numbers.next(),
             endpoint=scope["path"],
             started_s=self._monotonic(),
             ts=self._wall(),
+            headers=sent,
+            query=scope["query_string"],
+            receive=receive,
         )
         status, code = 200, None
-        sent: dict[bytes, bytes] = dict(scope["headers"])
         headers: list[Header] = [(b"x-request-id", b"req_" + exchange.number.encode())]
         # Only pages send an origin, and only they need to be let in.
         if b"origin" in sent:
             headers += _CORS
+        content_type = b"application/json"
+        own: Sequence[Header] = ()
         try:
-            body = await self._answer(exchange, scope, sent, receive)
+            reply = await self._answer(exchange, scope, receive, send, headers)
+            if isinstance(reply, bytes):
+                body = reply
+            elif isinstance(reply, Streamed):
+                self._recorder.record(exchange, 200, None)
+                return
+            else:
+                status, code = reply.status, reply.code
+                body, content_type = reply.body, reply.content_type
+                own = reply.headers
+                headers += own
         except ApiError as error:
             status, code, body = error.status, error.code, error_body(error)
             headers += error_headers(error)
         except ClientGone:
-            self._record(exchange, CLIENT_GONE, "client_disconnected")
+            self._recorder.record(exchange, CLIENT_GONE, "client_disconnected")
+            return
+        except _BrokeOff as broken:
+            self._recorder.record(exchange, broken.error.status, broken.error.code)
             return
         except Exception:
             log.exception("request failed", request_id=exchange.request_id)
-            fault = InternalError(
-                f"Something went wrong on our side; it was logged as {exchange.request_id}."
-            )
+            fault = _fault(exchange)
             status, code, body = fault.status, fault.code, error_body(fault)
-        latency_s = self._monotonic() - exchange.started_s
-        headers.append((b"openai-processing-ms", b"%d" % (latency_s * 1000)))
-        if status == 200 and exchange.place is not None:
-            headers.append((b"x-inference-type", exchange.place.encode()))
+        self._finish_headers(exchange, headers, status, own)
         try:
-            await send_body(send, status, body, headers)
+            await send_body(send, status, body, headers, content_type=content_type)
         finally:
-            self._record(exchange, status, code)
+            self._recorder.record(exchange, status, code)
 
     async def _answer(
-        self, exchange: Exchange, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive
-    ) -> bytes:
-        endpoint = self._route(exchange, scope)
-        principal = exchange.principal = await self._gate.identify(headers)
-        self._gate.check(principal, headers)
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: list[Header],
+    ) -> Reply:
+        """Return the reply; one that flows has been sent when this returns."""
+        route = self._route(exchange, scope)
+        principal = exchange.principal = await self._gate.identify(exchange.headers)
+        self._gate.check(principal, exchange.headers)
+        self._limits.admit(principal)
         self._gate.enter(principal)
-        watch = self._watches.start(receive)
+        watch, turn = self._watches.start(receive), None
         try:
-            body = await read_body(
-                receive,
-                declared=headers.get(b"content-length"),
-                limit=self._body_max_bytes,
-                hold=exchange.hold,
-            )
-            watch.reading = False
-            return await endpoint(exchange, body)
+            if scope["method"] == "POST":
+                exchange.scope = _idempotency_scope(exchange, principal, scope["path"])
+            body = b""
+            if route.reads_body:
+                body = await read_body(
+                    receive,
+                    declared=exchange.headers.get(b"content-length"),
+                    limit=self._body_max_bytes,
+                    hold=exchange.hold,
+                )
+                watch.reading = False
+            else:
+                # Whoever reads the body watches over its pace.
+                self._watches.stop(watch)
+            # What reads its body by itself also settles by itself whether it came before.
+            if exchange.scope is not None and route.reads_body:
+                got = await self._idempotency.begin(exchange.scope, digest_of(body))
+                if not isinstance(got, Turn):
+                    return replay(got)
+                turn = got
+            reply = await route.handler(exchange, body)
+            if isinstance(reply, Streamed):
+                if turn is not None:
+                    reply = turn.relay(reply, exchange.place)
+                self._watches.resume(watch)
+                await self._relay(exchange, reply, send, headers)
+            elif turn is not None:
+                turn.end(kept_reply(reply, exchange.place))
+            return reply
+        except ApiError as error:
+            if turn is not None:
+                turn.end(kept_error(error))
+            raise
         except asyncio.CancelledError:
             _explain(watch)
             raise
         finally:
+            if turn is not None:
+                turn.release()
             self._watches.stop(watch)
             self._gate.leave(principal, exchange.held_bytes)
 
-    def _route(self, exchange: Exchange, scope: Scope) -> Endpoint:
-        path: str = scope["path"]
-        endpoint = self._endpoints.get(path)
-        allowed = "POST"
-        if endpoint is None:
-            endpoint = self._reading(exchange, path)
-            allowed = "GET"
-        if endpoint is None:
-            exchange.endpoint = "other"
-            raise NotFound(
-                f"There is nothing at {path[:100]}; the routes are"
-                f" {', '.join((*self._endpoints, *self._readings))}."
-            )
-        if scope["method"] != allowed:
-            raise MethodNotAllowed(
-                f"{path[:100]} is asked with {allowed}, not {scope['method'][:16]}.",
-                allowed=f"{allowed}, OPTIONS",
-            )
-        return endpoint
+    def _route(self, exchange: Exchange, scope: Scope) -> Route:
+        route, name, label = self._routes.find(scope["method"], scope["path"])
+        exchange.name, exchange.endpoint = name, label
+        if isinstance(route, ApiError):
+            try:
+                raise route
+            finally:
+                # Its traceback holds this frame: no cycle of the two.
+                del route
+        return route
 
-    def _reading(self, exchange: Exchange, path: str) -> Endpoint | None:
-        for route, reading in self._readings.items():
-            name = _named(route, path)
-            if name is not None:
-                exchange.endpoint = route
-                return _reader(reading, name)
-        return None
+    async def _relay(
+        self, exchange: Exchange, reply: Streamed, send: Send, headers: list[Header]
+    ) -> None:
+        """Send an answer that flows; once it began, what goes wrong can only end it early."""
+        headers += reply.headers
+        headers.append((b"content-type", reply.content_type))
+        if reply.length is not None:
+            headers.append((b"content-length", b"%d" % reply.length))
+        self._finish_headers(exchange, headers, 200, reply.headers)
+        async with contextlib.aclosing(reply.pieces) as pieces:
+            try:
+                await send_stream(send, 200, pieces, headers)
+            except ApiError as error:
+                if reply.tells_errors:
+                    await send({"type": "http.response.body", "body": b""})
+                raise _BrokeOff(error) from error
+            except Exception as error:
+                log.exception("answer broke off", request_id=exchange.request_id)
+                raise _BrokeOff(_fault(exchange)) from error
 
-    def _record(self, exchange: Exchange, status: int, code: str | None) -> None:
-        """Count and log one request, whatever its route and however it ended."""
+    def _finish_headers(
+        self, exchange: Exchange, headers: list[Header], status: int, own: Sequence[Header] = ()
+    ) -> None:
+        """Add what every answer has; ``own`` are those that its route gave it."""
         latency_s = self._monotonic() - exchange.started_s
-        self._metrics.answered(exchange.endpoint, status, exchange.place, latency_s)
-        if status == 200 and exchange.model is not None:
-            self._metrics.billed(exchange.model, exchange.input_tokens, exchange.output_tokens)
-        principal = exchange.principal
-        # Without a key there is no project whose log it could be, and strangers could fill a disk.
-        if principal is None:
-            return
-        self._log.append(
-            RequestRow(
-                exchange.request_id,
-                principal.project_id,
-                principal.key_id,
-                exchange.ts,
-                exchange.model,
-                exchange.endpoint,
-                status,
-                latency_s * 1000,
-                exchange.place,
-                exchange.input_tokens,
-                exchange.output_tokens,
-                exchange.attempts,
-                exchange.node_id,
-                code,
-            )
-        )
+        headers.append((b"openai-processing-ms", b"%d" % (latency_s * 1000)))
+        # Made for one key at one moment, unless the route said otherwise.
+        if not any(name == b"cache-control" for name, _ in own):
+            headers.append(_NO_STORE)
+        if exchange.principal is not None:
+            headers += self._limits.headers(exchange.principal)
+        if status == 200 and exchange.place is not None:
+            headers.append((b"x-inference-type", exchange.place.encode()))
 
 
-def _named(route: str, path: str) -> str | None:
-    """Return what stands in ``path`` for the route's placeholder; None where it does not fit."""
-    before, placeholder, rest = route.partition("{")
-    if not placeholder:
-        return "" if path == route else None
-    after = rest.partition("}")[2]
-    fits = path.startswith(before) and path.endswith(after)
-    # Shorter than both together, their ends would overlap.
-    if not fits or len(path) < len(before) + len(after):
-        return None
-    return path[len(before) : len(path) - len(after)]
+class _BrokeOff(Exception):
+    """An answer that had begun could not be finished."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
-def _reader(reading: Reading, name: str) -> Endpoint:
-    async def read(exchange: Exchange, body: bytes) -> bytes:
-        return reading(exchange, name)
+def _fault(exchange: Exchange) -> InternalError:
+    return InternalError(
+        f"Something went wrong on our side; it was logged as {exchange.request_id}."
+    )
 
-    return read
+
+def _idempotency_scope(exchange: Exchange, principal: Principal, path: str) -> KeyScope | None:
+    """Return what the request's Idempotency-Key is unique in; raises `BadRequest` for a bad one."""
+    key = idempotency_key(exchange.headers)
+    return None if key is None else KeyScope(principal.project_id, principal.key_id, path, key)
 
 
 def _explain(watch: Watch) -> None:

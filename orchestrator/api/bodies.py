@@ -1,6 +1,8 @@
 """What customers send: parsed and validated in one pass; what does not fit becomes a sentence.
 
-Unknown fields are ignored, as OpenAI's clients send more than any one model reads.
+A field that the API does not know is refused, as OpenAI does: it is a typing error more often than
+not. Fields that OpenAI's clients send and that change nothing for a task model are taken and, where
+the envelope has them, echoed. `orchestrator.api.options` says which of the rest a model can serve.
 """
 
 from __future__ import annotations
@@ -9,12 +11,36 @@ import re
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from orchestrator.errors import BadRequest
 
 _T = TypeVar("_T")
 
-TokenLimit = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
+# Messages of a conversation, parts of a message.
+_PIECES_MAX: Final = 2_048
+
+TokenLimit = Annotated[int, Meta(ge=1, le=1 << 30, description="Longest output, in tokens.")]
+Temperature = Annotated[float, Meta(ge=0, le=2, description="No effect on task models.")]
+TopP = Annotated[float, Meta(ge=0, le=1, description="No effect on task models.")]
+Penalty = Annotated[float, Meta(ge=-2, le=2, description="No effect on task models.")]
+Metadata = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Up to 16 string pairs that the answer echoes, and options of the model, such"
+        " as `sentences` of a summary."
+    ),
+]
+ModelName = Annotated[str, Meta(description="Id or alias of a model, see `GET /v1/models`.")]
+Categories = Annotated[
+    list[str], Meta(description="Candidate labels, for models that classify into labels given.")
+]
+_ECHOED: Final = Meta(description="Comes back in the answer, and changes nothing.")
+_IDLE: Final = Meta(description="Taken, and changes nothing.")
+_STORED: Final = Meta(description="Refused: nothing is stored here. Send the whole conversation.")
+_EMPTY: Final = Meta(description="Empty or left out: task models call no tools.")
+_UNTOLD: Final = Meta(description="0 or false: task models have no token probabilities.")
+_TEXT_ONLY: Final = Meta(description="Text only.")
 
 
 class ContentPart(msgspec.Struct, frozen=True, gc=False):
@@ -25,63 +51,215 @@ class ContentPart(msgspec.Struct, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One turn. ``type`` is there in the Responses API only."""
+    """One turn: role user, assistant, system, developer or tool. Others count as user.
+
+    ``type`` is there in the Responses API only.
+    """
 
     role: str = "user"
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Meta(max_length=_PIECES_MAX)] | None = None
     type: str | None = None
 
 
-class TextFormat(msgspec.Struct, frozen=True, gc=False):
+class Format(msgspec.Struct, frozen=True, gc=False):
+    """Of text: a classifier's answer is JSON in that text, whatever is asked."""
+
     type: str = "text"
 
 
 class TextOptions(msgspec.Struct, frozen=True, gc=False):
-    format: TextFormat | None = None
+    format: Format | None = None
+    verbosity: str | None = None
 
 
-class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
+class StreamOptions(msgspec.Struct, frozen=True, gc=False):
+    include_usage: Annotated[
+        bool | None, Meta(description="One more chunk before the end, with the usage.")
+    ] = None
+    include_obfuscation: bool | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True, gc=False):
+    """Of models that reason; the task models do not."""
+
+    effort: str | None = None
+    summary: str | None = None
+
+
+class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /v1/responses``."""
 
-    model: str
-    input: str | list[Message]
-    instructions: str | None = None
+    model: ModelName
+    input: Annotated[
+        str | Annotated[list[Message], Meta(max_length=_PIECES_MAX)],
+        Meta(description="A text of 1 to 131,072 characters, or messages."),
+    ]
+    background: Annotated[
+        bool | None,
+        Meta(description="False: answers come at once; what may take its time goes into a batch."),
+    ] = None
+    categories: Categories | None = None
+    access_programs: Annotated[Any, _IDLE] = None
+    context_management: Annotated[Any, _IDLE] = None
+    conversation: Annotated[Any, _STORED] = None
+    image: Annotated[Any, _IDLE] = None
+    include: Annotated[list[str] | None, _IDLE] = None
+    instructions: Annotated[str | None, _ECHOED] = None
     max_output_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
-    metadata: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
-    previous_response_id: str | None = None
-    stream: bool | None = None
-    temperature: float | None = None
-    text: TextOptions | None = None
-    top_p: float | None = None
+    max_tool_calls: Annotated[int | None, _IDLE] = None
+    metadata: Metadata | None = None
+    moderation: Annotated[Any, _IDLE] = None
+    multilingual: Annotated[bool | None, _IDLE] = None
+    parallel_tool_calls: Annotated[bool | None, _ECHOED] = None
+    previous_response_id: Annotated[str | None, _STORED] = None
+    prompt: Annotated[Any, _STORED] = None
+    prompt_cache_key: Annotated[str | None, _ECHOED] = None
+    prompt_cache_options: Annotated[Any, _IDLE] = None
+    prompt_cache_retention: Annotated[str | None, _IDLE] = None
+    reasoning: Annotated[Reasoning | None, _ECHOED] = None
+    safety_identifier: Annotated[str | None, _ECHOED] = None
+    seed: Annotated[int | None, _IDLE] = None
+    service_tier: Annotated[str | None, _IDLE] = None
+    store: Annotated[bool | None, Meta(description="Nothing is stored, whatever is sent.")] = None
+    stream: Annotated[bool | None, Meta(description="Answer with server-sent events.")] = None
+    stream_options: Annotated[StreamOptions | None, Meta(description="With `stream` only.")] = None
+    temperature: Temperature | None = None
+    text: Annotated[TextOptions | None, _TEXT_ONLY] = None
+    tool_choice: Annotated[Any, _IDLE] = None
+    tools: Annotated[list[Any] | None, _EMPTY] = None
+    top_logprobs: Annotated[int | None, _UNTOLD] = None
+    top_p: TopP | None = None
+    truncation: Annotated[
+        str | None,
+        Meta(
+            description="`auto` cuts a text that is too long, `disabled` refuses it; left out, the"
+            " model's `error_on_max_token` decides."
+        ),
+    ] = None
+    user: Annotated[str | None, _ECHOED] = None
+
+
+class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/chat/completions``."""
+
+    model: ModelName
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=_PIECES_MAX)]
+    audio: Annotated[Any, _TEXT_ONLY] = None
+    categories: Categories | None = None
+    frequency_penalty: Penalty | None = None
+    function_call: Annotated[Any, _IDLE] = None
+    functions: Annotated[list[Any] | None, _EMPTY] = None
+    logit_bias: Annotated[dict[str, float] | None, _IDLE] = None
+    logprobs: Annotated[bool | None, _UNTOLD] = None
+    max_completion_tokens: TokenLimit | None = None
+    max_tokens: TokenLimit | None = None
+    metadata: Metadata | None = None
+    modalities: Annotated[list[str] | None, _TEXT_ONLY] = None
+    moderation: Annotated[Any, _IDLE] = None
+    multilingual: Annotated[bool | None, _IDLE] = None
+    n: Annotated[int | None, Meta(description="1: a task model has one answer to a text.")] = None
+    parallel_tool_calls: Annotated[bool | None, _IDLE] = None
+    prediction: Annotated[Any, _IDLE] = None
+    presence_penalty: Penalty | None = None
+    prompt_cache_key: Annotated[str | None, _IDLE] = None
+    prompt_cache_options: Annotated[Any, _IDLE] = None
+    prompt_cache_retention: Annotated[str | None, _IDLE] = None
+    reasoning_effort: Annotated[str | None, _IDLE] = None
+    response_format: Annotated[Format | None, _TEXT_ONLY] = None
+    safety_identifier: Annotated[str | None, _IDLE] = None
+    seed: Annotated[int | None, _IDLE] = None
+    service_tier: Annotated[str | None, _IDLE] = None
+    stop: Annotated[
+        str | list[str] | None,
+        Meta(description="Empty: no task model writes on until a word stops it."),
+    ] = None
+    store: Annotated[bool | None, Meta(description="Nothing is stored, whatever is sent.")] = None
+    stream: Annotated[bool | None, Meta(description="Answer with server-sent events.")] = None
+    stream_options: Annotated[StreamOptions | None, Meta(description="With `stream` only.")] = None
+    temperature: Temperature | None = None
+    tool_choice: Annotated[Any, _IDLE] = None
+    tools: Annotated[list[Any] | None, _EMPTY] = None
+    top_logprobs: Annotated[int | None, _UNTOLD] = None
+    top_p: TopP | None = None
+    user: Annotated[str | None, _IDLE] = None
+    verbosity: Annotated[str | None, _IDLE] = None
+    web_search_options: Annotated[
+        Any, Meta(description="Null: a model reads nothing but the text it is sent.")
+    ] = None
+
+
+class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/embeddings``."""
+
+    model: ModelName
+    input: Annotated[
+        str | list[str | int | list[int]],
+        Meta(
+            description="A text, texts, the token ids of a text, or those of several, in the"
+            " vocabulary of the model."
+        ),
+    ]
+    dimensions: Annotated[
+        int | None, Meta(description="Only the length that the model's vectors have.")
+    ] = None
+    encoding_format: Annotated[
+        str | None, Meta(description="`float` (default), or `base64` of little-endian float32.")
+    ] = None
     user: str | None = None
 
 
-class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
-    """``POST /v1/chat/completions``."""
+class ModerationsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/moderations``."""
 
-    model: str
-    messages: list[Message]
-    max_completion_tokens: TokenLimit | None = None
+    input: Annotated[
+        str | list[str | ContentPart],
+        Meta(description="A text, texts (a result each), or text parts that make one input."),
+    ]
+    model: Annotated[
+        str | None, Meta(description="`zlm-v1-moderation-edge` unless another is named.")
+    ] = None
+    metadata: Metadata | None = None
+
+
+class SummaryBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /summary``."""
+
+    text: Annotated[str, Meta(min_length=1, description="What to sum up.")]
+    model: Annotated[str | None, Meta(description="A summary model; by default the first.")] = None
+    sentences: (
+        Annotated[int, Meta(ge=1, le=1_000, description="How many; by default the length decides.")]
+        | None
+    ) = None
     max_tokens: TokenLimit | None = None
-    metadata: dict[str, Any] | None = None
-    n: int | None = None
-    stream: bool | None = None
 
 
-class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """``POST /v1/embeddings``. Arrays of token ids are parsed only to be refused in words."""
+class ClassifyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /usecase/classify/iab``."""
 
-    model: str
-    input: str | list[str | int | list[int]]
-    dimensions: int | None = None
-    encoding_format: str | None = None
+    text: Annotated[str, Meta(min_length=1, description="What to classify.")]
+    model: Annotated[str | None, Meta(description="An IAB model; by default the first.")] = None
+
+
+class GlinerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /gliner``."""
+
+    text: Annotated[str, Meta(min_length=1, description="Where to look for entities.")]
+    labels: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=64)]],
+        Meta(min_length=1, max_length=64, description="What kinds of entities to look for."),
+    ]
+    threshold: Annotated[float, Meta(ge=0, le=1, description="Least score.")] | None = None
+    model: Annotated[str | None, Meta(description="An extraction model.")] = None
 
 
 RESPONSES: Final = msgspec.json.Decoder(ResponsesBody)
 CHAT: Final = msgspec.json.Decoder(ChatBody)
 EMBEDDINGS: Final = msgspec.json.Decoder(EmbeddingsBody)
+MODERATIONS: Final = msgspec.json.Decoder(ModerationsBody)
+SUMMARY: Final = msgspec.json.Decoder(SummaryBody)
+CLASSIFY: Final = msgspec.json.Decoder(ClassifyBody)
+GLINER: Final = msgspec.json.Decoder(GlinerBody)
 
 
 def parse(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
@@ -104,6 +282,7 @@ def parse(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
 
 _AT: Final = re.compile(r" - at `\$\.?(?P<param>.*)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>\w+)`")
+_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
 _EXPECTED: Final = re.compile(r"^Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
 _NAMES: Final = {
     "str": "a string",
@@ -124,6 +303,13 @@ def _misfit(message: str) -> BadRequest:
         name = f"{param}.{missing['name']}" if param else missing["name"]
         return BadRequest(
             f"{name} is missing; it is required.", code="missing_required_parameter", param=name
+        )
+    if unknown := _UNKNOWN.match(message):
+        name = unknown["name"][:64]
+        return BadRequest(
+            f"Unknown parameter: {name!r}. Check its spelling, or leave it out.",
+            code="unknown_parameter",
+            param=name,
         )
     if expected := _EXPECTED.match(message):
         # The union's null only says that the field may be left out: no one needs to be told.

@@ -1,14 +1,34 @@
-"""``POST /v1/chat/completions``."""
+"""``POST /v1/chat/completions``, whole or streamed in chunks."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal
+
 import orjson
 
-from orchestrator.api.bodies import CHAT, parse
+from orchestrator.api import sse
+from orchestrator.api.asgi import error_body
+from orchestrator.api.bodies import CHAT, ChatBody, parse
 from orchestrator.api.exchange import Exchange
-from orchestrator.api.inference import Inference, refuse_stream, text_params
+from orchestrator.api.inference import Inference, Pieces
+from orchestrator.api.options import check_chat, text_params, was_cut
+from orchestrator.api.replies import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatMessage,
+    ChatUsage,
+    Choice,
+    ChunkChoice,
+    ChunkDelta,
+    encode,
+)
+from orchestrator.api.reply import Reply, Streamed
 from orchestrator.api.texts import conversation_text
-from orchestrator.errors import BadRequest
+from orchestrator.errors import ApiError
+
+# What stands for the text of a chunk while the bytes around it are made.
+_MARK = "\x00"
 
 
 class ChatRoute:
@@ -17,60 +37,86 @@ class ChatRoute:
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def __call__(self, exchange: Exchange, body: bytes) -> bytes:
+    async def __call__(self, exchange: Exchange, body: bytes) -> Reply:
         asked = parse(CHAT, body)
         model = self._inference.model(exchange, asked.model)
-        refuse_stream(asked.stream)
-        if asked.n not in {None, 1}:
-            raise BadRequest(
-                f"n is {asked.n}; this model has one answer to a text: send n=1 or leave it out.",
-                code="unsupported_parameter",
-                param="n",
-            )
+        check_chat(asked, model)
         max_tokens = asked.max_completion_tokens or asked.max_tokens
+        text = conversation_text(asked.messages, param="messages")
+        params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
+
+        def ended(output: str) -> Literal["stop", "length"]:
+            return "length" if was_cut(text, output, max_tokens) else "stop"
+
+        if asked.stream:
+            pieces = await self._inference.stream(
+                exchange, model, text, name="messages", params=params
+            )
+            return Streamed(
+                sse.CONTENT_TYPE,
+                _chunks(exchange, asked, pieces, ended=ended),
+                sse.HEADERS,
+                tells_errors=True,
+            )
         [answer] = await self._inference.answer(
-            exchange,
-            model,
-            (conversation_text(asked.messages, param="messages"),),
-            names=("messages",),
-            params=text_params(model, max_tokens=max_tokens, metadata=asked.metadata),
+            exchange, model, (text,), names=("messages",), params=params
         )
-        text = answer.output.decode()
-        exchange.output_tokens = await model.counter.count_output(text)
-        return orjson.dumps(_completion(exchange, asked.model, text))
+        output = answer.output.decode()
+        exchange.output_tokens = await model.counter.count_output(output)
+        return encode(
+            ChatCompletion(
+                id=f"chatcmpl-{exchange.number}",
+                created=int(exchange.ts),
+                model=asked.model,
+                choices=(Choice(message=ChatMessage(content=output), finish_reason=ended(output)),),
+                usage=_usage(exchange),
+            )
+        )
 
 
-def _completion(exchange: Exchange, model: str, text: str) -> dict[str, object]:
-    return {
-        "id": f"chatcmpl-{exchange.number}",
-        "object": "chat.completion",
-        "created": int(exchange.ts),
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {
-                    "role": "assistant",
-                    "content": text,
-                    "refusal": None,
-                    "annotations": [],
-                },
-                "finish_reason": "stop",
-                "logprobs": None,
-            }
-        ],
-        "usage": {
-            "prompt_tokens": exchange.input_tokens,
-            "completion_tokens": exchange.output_tokens,
-            "total_tokens": exchange.input_tokens + exchange.output_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": 0,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        },
-        "service_tier": "default",
-        "system_fingerprint": None,
-    }
+async def _chunks(
+    exchange: Exchange,
+    asked: ChatBody,
+    pieces: Pieces,
+    *,
+    ended: Callable[[str], Literal["stop", "length"]],
+) -> AsyncGenerator[bytes]:
+    def chunk(*choices: ChunkChoice, usage: ChatUsage | None = None) -> bytes:
+        return sse.data(
+            encode(
+                ChatCompletionChunk(
+                    id=f"chatcmpl-{exchange.number}",
+                    created=int(exchange.ts),
+                    model=asked.model,
+                    choices=choices,
+                    usage=usage,
+                )
+            )
+        )
+
+    opening = chunk(ChunkChoice(delta=ChunkDelta(role="assistant", content="")))
+    # All that differs between chunks is their text: what is around it is made once.
+    marked = chunk(ChunkChoice(delta=ChunkDelta(content=_MARK)))
+    before, after = marked.split(orjson.dumps(_MARK))
+    try:
+        async for piece in pieces:
+            yield opening + before + orjson.dumps(piece) + after
+            opening = b""
+        await pieces.aclose()
+        closing = opening + chunk(ChunkChoice(delta=ChunkDelta(), finish_reason=ended(pieces.text)))
+        if asked.stream_options is not None and asked.stream_options.include_usage:
+            closing += chunk(usage=_usage(exchange))
+        yield closing + b"data: [DONE]\n\n"
+    except ApiError as error:
+        yield sse.data(error_body(error))
+        raise
+    finally:
+        await pieces.aclose()
+
+
+def _usage(exchange: Exchange) -> ChatUsage:
+    return ChatUsage(
+        prompt_tokens=exchange.input_tokens,
+        completion_tokens=exchange.output_tokens,
+        total_tokens=exchange.input_tokens + exchange.output_tokens,
+    )

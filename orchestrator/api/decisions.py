@@ -13,7 +13,6 @@ from orchestrator.api.inference import Answers
 from orchestrator.domain.decisions import KEPT
 from orchestrator.errors import NotFound
 
-DECISIONS_ROUTE: Final = "/v1/requests/{request_id}/decisions"
 _REQUEST_ID: Final = re.compile(r"req_([0-9a-f]{24})")
 
 
@@ -23,11 +22,12 @@ class DecisionsRoute:
     def __init__(self, engine: Answers) -> None:
         self._engine = engine
 
-    def read(self, exchange: Exchange, request_id: str) -> bytes:
+    async def read(self, exchange: Exchange, body: bytes) -> bytes:
         """Return the placements of a request, oldest first; raises `NotFound` where there are none.
 
         Those of another project are answered like those of no one.
         """
+        request_id = exchange.name
         named = _REQUEST_ID.fullmatch(request_id)
         rows = self._engine.decisions_of(named[1]) if named else []
         own = [row for row in rows if row.project_id == exchange.project_id]

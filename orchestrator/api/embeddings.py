@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 from collections.abc import Sequence
+from typing import Final
 
 import orjson
 
@@ -13,6 +15,10 @@ from orchestrator.api.inference import Inference
 from orchestrator.domain.model import Answered
 from orchestrator.errors import BadRequest
 from orchestrator.storage.catalogue import Model
+
+# Writing a vector takes 17 µs: more than so many are written in a thread, so that others need not
+# wait for longer than a switch of threads.
+_INLINE_ANSWERS: Final = 32
 
 
 class EmbeddingsRoute:
@@ -29,8 +35,12 @@ class EmbeddingsRoute:
         if isinstance(asked.input, str):
             texts, names = [asked.input], ["input"]
         else:
-            texts = self._texts(asked.input)
-            names = [f"input[{at}]" for at in range(len(texts))]
+            _check_items(asked.input, self._inputs_max)
+            if isinstance(asked.input[0], str):
+                texts, names = _texts(asked.input, model)
+            else:
+                # Words are put together and taken apart again: too much for the event loop.
+                texts, names = await asyncio.to_thread(_texts, asked.input, model)
         for text, name in zip(texts, names, strict=True):
             if not text:
                 raise BadRequest(
@@ -39,23 +49,58 @@ class EmbeddingsRoute:
                     param=name,
                 )
         answers = await self._inference.answer(exchange, model, texts, names=names, params={})
-        return _list(exchange, asked, answers)
+        if len(answers) <= _INLINE_ANSWERS:
+            return _list(exchange, asked, answers)
+        return await asyncio.to_thread(_list, exchange, asked, answers)
 
-    def _texts(self, items: Sequence[str | int | list[int]]) -> list[str]:
-        if not 1 <= len(items) <= self._inputs_max:
-            raise BadRequest(
-                f"input has {len(items):,} items; from 1 to {self._inputs_max:,} are taken.",
-                code="invalid_value",
-                param="input",
-            )
-        texts = [item for item in items if isinstance(item, str)]
-        if len(texts) != len(items):
-            raise BadRequest(
-                "input holds token ids, which mean something else to every vocabulary: send text.",
-                code="invalid_type",
-                param="input",
-            )
-        return texts
+
+def _check_items(items: Sequence[str | int | list[int]], inputs_max: int) -> None:
+    """Raise `BadRequest` unless ``items`` are texts, token ids, or arrays of token ids."""
+    kinds = set(map(type, items))
+    if kinds == {int}:
+        return
+    if not 1 <= len(items) <= inputs_max:
+        raise BadRequest(
+            f"input has {len(items):,} items; from 1 to {inputs_max:,} are taken.",
+            code="invalid_value",
+            param="input",
+        )
+    if len(kinds) > 1:
+        raise BadRequest(
+            "input mixes texts and token ids: send an array of texts, of token ids, or of"
+            " arrays of token ids.",
+            code="invalid_type",
+            param="input",
+        )
+
+
+def _texts(items: Sequence[str | int | list[int]], model: Model) -> tuple[list[str], list[str]]:
+    """Return the texts and what to call them in messages."""
+    if isinstance(items[0], int):
+        ids = [item for item in items if isinstance(item, int)]
+        return [_decoded(ids, model, "input")], ["input"]
+    names = [f"input[{at}]" for at in range(len(items))]
+    texts = [
+        _decoded(item, model, name) if isinstance(item, list) else str(item)
+        for item, name in zip(items, names, strict=True)
+    ]
+    return texts, names
+
+
+def _decoded(ids: list[int], model: Model, name: str) -> str:
+    """Return the text whose tokens are ``ids``: exactly, or not at all."""
+    # What is beyond cannot be read, or is refused by its number: the words do not matter.
+    ids = ids[: model.limit.max_tokens + 1]
+    text = model.counter.text_of(ids)
+    if text is None:
+        raise BadRequest(
+            f"{name} holds token ids that no text has in the vocabulary of {model.id}. Send text;"
+            " a client that makes tokens by itself (LangChain: check_embedding_ctx_length) has"
+            " another model's vocabulary in mind.",
+            code="invalid_value",
+            param=name,
+        )
+    return text
 
 
 def _check_form(asked: EmbeddingsBody, model: Model) -> None:

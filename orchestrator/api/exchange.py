@@ -2,37 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.types import Receive
+
 from orchestrator.api.gate import Gate
-from orchestrator.domain.model import Place, ProjectId, Rules
+from orchestrator.domain.model import Place, Priority, ProjectId, Rules
+from orchestrator.storage.idempotent import Scope
 from orchestrator.storage.keys import Principal
+
+_NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
+
+
+async def _nothing_comes() -> dict[str, object]:
+    return {"type": "http.disconnect"}
 
 
 class Exchange:
-    """Filled in step by step; ``number`` is the random part that all ids of the request share."""
+    """Filled in step by step; ``number`` is the random part that all ids of the request share.
+
+    ``name`` is what stands in the path for its placeholder, ``query`` the raw query string,
+    ``receive`` where a body that nobody has read yet comes from. A line of a batch is an exchange
+    too: its ``priority`` is batch, and ``deadline_s`` is longer than a request's. ``scope`` is
+    there where an Idempotency-Key came.
+    """
 
     __slots__ = (
         "_gate",
         "attempts",
+        "deadline_s",
         "endpoint",
+        "headers",
         "held_bytes",
         "input_tokens",
         "model",
+        "name",
         "node_id",
         "number",
         "output_tokens",
         "place",
         "principal",
+        "priority",
+        "query",
+        "receive",
+        "scope",
         "started_s",
         "ts",
     )
 
-    def __init__(self, gate: Gate, *, number: str, endpoint: str, started_s: float, ts: float):
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        number: str,
+        endpoint: str,
+        started_s: float,
+        ts: float,
+        headers: Mapping[bytes, bytes] = _NO_HEADERS,
+        query: bytes = b"",
+        receive: Receive = _nothing_comes,
+    ):
         self._gate = gate
         self.number = number
         self.endpoint = endpoint
         self.started_s = started_s
         self.ts = ts
+        self.headers = headers
+        self.query = query
+        self.receive = receive
+        self.name = ""
         self.principal: Principal | None = None
+        self.scope: Scope | None = None
+        self.priority: Priority = "interactive"
+        self.deadline_s: float | None = None
         self.held_bytes = 0
         self.model: str | None = None
         self.place: Place | None = None
@@ -47,14 +90,15 @@ class Exchange:
 
     @property
     def project_id(self) -> ProjectId:
-        return self._checked.project_id
+        return self.checked.project_id
 
     @property
     def rules(self) -> Rules:
-        return self._checked.rules
+        return self.checked.rules
 
     @property
-    def _checked(self) -> Principal:
+    def checked(self) -> Principal:
+        """Whose request it is, once the key was checked."""
         assert self.principal is not None, "asked before the key was checked"  # noqa: S101
         return self.principal
 

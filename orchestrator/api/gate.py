@@ -1,11 +1,11 @@
-"""Who may come in, and how much at once: key, project, requests of a key, bytes of all bodies."""
+"""Who may come in, and how much at once: requests of a key, of a project, bytes of all bodies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from orchestrator.domain.model import KeyId
+from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import Forbidden, Overloaded, RateLimited, Unauthorized
 from orchestrator.settings import Settings
 from orchestrator.storage.keyring import Keyring
@@ -20,9 +20,11 @@ class Gate:
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         self._keyring = keyring
         self._key_concurrency = settings.key_concurrency
+        self._project_concurrency = settings.project_concurrency
         self._bytes_max = settings.queue_max_bytes
         self._bytes_held = 0
         self._under_way: dict[KeyId, int] = {}
+        self._of_projects: dict[ProjectId, int] = {}
 
     async def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Return whose key came, revoked ones included; raises `Unauthorized` for any other."""
@@ -52,15 +54,15 @@ class Gate:
             )
 
     def enter(self, principal: Principal) -> None:
-        """Count a request of this key; raises `RateLimited`."""
+        """Count a request of this key and of its project; raises `RateLimited`."""
         count = self._under_way.get(principal.key_id, 0)
         if count >= self._key_concurrency:
-            raise RateLimited(
-                f"This API key has {count} requests under way; {self._key_concurrency} are"
-                " allowed. Wait for some of them to be answered.",
-                retry_after_s=1,
-            )
+            raise _too_many("API key", count, self._key_concurrency)
+        of_project = self._of_projects.get(principal.project_id, 0)
+        if of_project >= self._project_concurrency:
+            raise _too_many("project", of_project, self._project_concurrency)
         self._under_way[principal.key_id] = count + 1
+        self._of_projects[principal.project_id] = of_project + 1
 
     def hold(self, size_bytes: int) -> None:
         """Count bytes of a body; raises `Overloaded`."""
@@ -74,18 +76,23 @@ class Gate:
     def leave(self, principal: Principal, held_bytes: int) -> None:
         """Forget a request that entered, and the bytes it held."""
         self._bytes_held -= held_bytes
+        # Nothing is kept for keys and projects that are idle: there may be many.
         count = self._under_way[principal.key_id] - 1
         if count:
             self._under_way[principal.key_id] = count
         else:
-            # Nothing is kept for keys that are idle: there may be many.
             del self._under_way[principal.key_id]
+        count = self._of_projects[principal.project_id] - 1
+        if count:
+            self._of_projects[principal.project_id] = count
+        else:
+            del self._of_projects[principal.project_id]
 
 
 def _presented_key(headers: Mapping[bytes, bytes]) -> bytes:
     """Return the key as sent. A Bearer key counts only without x-api-key: clients send dummies."""
-    api_key = headers.get(b"x-api-key")
-    if api_key is None:
+    api_key = headers.get(b"x-api-key", b"").strip()
+    if not api_key:
         scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
         api_key = credentials if scheme.lower() == b"bearer" else b""
     api_key = api_key.strip()
@@ -101,4 +108,12 @@ def _unknown_key() -> Unauthorized:
     return Unauthorized(
         "This API key is not known here. Check it for missing characters, or create one with"
         " `zerogpu keys create`."
+    )
+
+
+def _too_many(whose: str, count: int, limit: int) -> RateLimited:
+    return RateLimited(
+        f"This {whose} has {count:,} requests under way; {limit:,} are allowed at once. Wait for"
+        " some of them to be answered.",
+        retry_after_s=1,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 from browser_node import models
 from browser_node.protocol import MAX_INPUT_CHARS
@@ -12,7 +12,8 @@ from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, JobId, NewJob, ParamValue
 from orchestrator.errors import BadRequest, ContextLengthExceeded, NotFound
 from orchestrator.storage.catalogue import Catalogue, Model
-from orchestrator.storage.token_counter import Measured
+from orchestrator.storage.keys import Principal
+from orchestrator.storage.token_counter import Limit, Measured
 
 EMBEDDINGS_ROUTE: Final = "/v1/embeddings"
 RESPONSES_ROUTE: Final = "/v1/responses"
@@ -23,7 +24,6 @@ _ROUTES: Final[Mapping[models.Pipeline, tuple[str, ...]]] = {
     "iab-classification": (RESPONSES_ROUTE, CHAT_ROUTE),
     "extractive-summary": (RESPONSES_ROUTE, CHAT_ROUTE),
 }
-_SENTENCES_MAX: Final = 1_000
 
 
 class Answers(Protocol):
@@ -32,20 +32,43 @@ class Answers(Protocol):
     async def answer(self, jobs: Sequence[NewJob]) -> list[Answered]:
         """Run ``jobs``; returns their answers in order or raises the `errors.ApiError` of one."""
 
+    def stream(self, job: NewJob) -> AsyncGenerator[str | Answered]:
+        """Run ``job``: yields its text as it comes, then the answer; raises as `answer` does."""
+
     def decisions_of(self, number: str) -> list[DecisionRow]:
         """Return what is remembered of where the jobs of request ``number`` went, oldest first."""
 
 
 class Inference:
-    """Runs texts through models on behalf of an exchange."""
+    """Runs texts through models on behalf of an exchange.
 
-    def __init__(self, catalogue: Catalogue, engine: Answers, *, deadline_s: float) -> None:
+    ``charge`` takes the tokens of an input from whose key it is; raises `RateLimited`.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        engine: Answers,
+        *,
+        charge: Callable[[Principal, int], None],
+        deadline_s: float,
+    ) -> None:
         self._catalogue = catalogue
         self._engine = engine
+        self._charge = charge
         self._deadline_s = deadline_s
 
     def model(self, exchange: Exchange, name: str) -> Model:
         """Return the model called ``name``; raises if there is none or it answers elsewhere."""
+        model = self.find(name)
+        exchange.model = model.id
+        routes = routes_of(model)
+        if exchange.endpoint not in routes:
+            raise _elsewhere(name, exchange.endpoint, routes)
+        return model
+
+    def find(self, name: str) -> Model:
+        """Return the model called ``name``, whatever it does; raises `NotFound`."""
         model = self._catalogue.find(name)
         if model is None:
             raise NotFound(
@@ -54,14 +77,29 @@ class Inference:
                 code="model_not_found",
                 param="model",
             )
+        return model
+
+    def first_of(self, exchange: Exchange, pipeline: str, name: str | None) -> Model:
+        """Return the model called ``name``, or the first there is of ``pipeline``.
+
+        Raises `NotFound`, and `BadRequest` for a model of another pipeline.
+        """
+        if name is not None:
+            model = self.find(name)
+            if model.manifest.pipeline != pipeline:
+                raise _elsewhere(name, exchange.endpoint, routes_of(model))
+        else:
+            of_pipeline = (m for m in self._catalogue.models if m.manifest.pipeline == pipeline)
+            first = next(of_pipeline, None)
+            if first is None:
+                raise NotFound(
+                    f"No model here answers on {exchange.endpoint} yet; there are"
+                    f" {', '.join(self._catalogue.names)}.",
+                    code="model_not_found",
+                    param="model",
+                )
+            model = first
         exchange.model = model.id
-        routes = routes_of(model)
-        if exchange.endpoint not in routes:
-            raise BadRequest(
-                f"{name} does not answer on {exchange.endpoint}: send it to {' or '.join(routes)}.",
-                code="model_route_mismatch",
-                param="model",
-            )
         return model
 
     async def answer(
@@ -72,38 +110,141 @@ class Inference:
         *,
         names: Sequence[str],
         params: Mapping[str, ParamValue],
+        limit: Limit | None = None,
     ) -> list[Answered]:
         """Run one job a text and return the answers in order.
 
-        ``names`` say in error messages which text is meant. Raises `ContextLengthExceeded` where
-        the model does not cut, and what the engine raises.
+        ``names`` say in error messages which text is meant; ``limit`` is the model's own unless
+        the customer has said otherwise. Raises `ContextLengthExceeded` for a text that is too long
+        and not to be cut, and what the engine raises.
         """
-        measured = model.counter.measure_now(texts, model.limit)
+        measured = await self._measure(exchange, model, texts, names, limit or model.limit)
+        answers = await self._engine.answer(self._jobs(exchange, model, measured, params))
+        _note(exchange, answers)
+        return answers
+
+    async def stream(
+        self,
+        exchange: Exchange,
+        model: Model,
+        text: str,
+        *,
+        name: str,
+        params: Mapping[str, ParamValue],
+        limit: Limit | None = None,
+    ) -> Pieces:
+        """Run one job; returns its pieces once there is a first one. Raises as `answer` does."""
+        measured = await self._measure(exchange, model, (text,), (name,), limit or model.limit)
+        [job] = self._jobs(exchange, model, measured, params, stream=True)
+        pieces = Pieces(exchange, model, self._engine.stream(job))
+        try:
+            await pieces.begin()
+        except BaseException:
+            await pieces.aclose()
+            raise
+        return pieces
+
+    async def _measure(
+        self,
+        exchange: Exchange,
+        model: Model,
+        texts: Sequence[str],
+        names: Sequence[str],
+        limit: Limit,
+    ) -> list[Measured]:
+        measured = model.counter.measure_now(texts, limit)
         if measured is None:
             # What no frame could carry is measured by its start, which is enough to refuse it.
             starts = [text[:MAX_INPUT_CHARS] for text in texts]
-            measured = await model.counter.measure_in_thread(starts, model.limit)
-        if not model.limit.cuts:
+            measured = await model.counter.measure_in_thread(starts, limit)
+        if not limit.cuts:
             _refuse_too_long(model, texts, measured, names)
-        exchange.input_tokens = sum(one.tokens for one in measured)
-        project_id, rules, deadline_s = exchange.project_id, exchange.rules, self._deadline_s
-        answers = await self._engine.answer(
-            [
-                NewJob(
-                    JobId(f"{exchange.number}.{at}"),
-                    model.digest,
-                    one.text,
-                    one.tokens,
-                    project_id,
-                    params,
-                    rules,
-                    deadline_s=deadline_s,
-                )
-                for at, one in enumerate(measured)
-            ]
-        )
-        _note(exchange, answers)
-        return answers
+        tokens = sum(one.tokens for one in measured)
+        # Before the job is there: what is refused now has cost nothing. Batches have their queue.
+        if exchange.priority == "interactive":
+            self._charge(exchange.checked, tokens)
+        exchange.input_tokens = tokens
+        return measured
+
+    def _jobs(
+        self,
+        exchange: Exchange,
+        model: Model,
+        measured: Sequence[Measured],
+        params: Mapping[str, ParamValue],
+        *,
+        stream: bool = False,
+    ) -> list[NewJob]:
+        principal, number, priority = exchange.checked, exchange.number, exchange.priority
+        deadline_s = exchange.deadline_s or self._deadline_s
+        return [
+            NewJob(
+                JobId(f"{number}.{at}"),
+                model.digest,
+                one.text,
+                one.tokens,
+                principal.project_id,
+                params,
+                principal.rules,
+                deadline_s=deadline_s,
+                priority=priority,
+                stream=stream,
+            )
+            for at, one in enumerate(measured)
+        ]
+
+
+class Pieces:
+    """The text of a streamed answer; ``text`` is what was handed out so far.
+
+    Closing it early ends the job; what was handed out is counted either way.
+    """
+
+    def __init__(
+        self, exchange: Exchange, model: Model, source: AsyncGenerator[str | Answered]
+    ) -> None:
+        self._exchange = exchange
+        self._model = model
+        self._source = source
+        self._first: str | None = None
+        self._said: list[str] = []
+        self._said_chars = 0
+        self._ended = self._counted = False
+
+    @property
+    def text(self) -> str:
+        """What was handed out so far."""
+        return "".join(self._said)
+
+    async def begin(self) -> None:
+        """Wait for the first piece; raises the `errors.ApiError` of an answer that has none."""
+        self._first = await self._next()
+
+    async def __aiter__(self) -> AsyncGenerator[str]:
+        piece, self._first = self._first, None
+        while piece is not None:
+            self._said.append(piece)
+            self._said_chars += len(piece)
+            yield piece
+            piece = await self._next()
+
+    async def aclose(self) -> None:
+        """End the job if it still runs, and count the tokens that were handed out."""
+        await self._source.aclose()
+        if self._said and not self._counted:
+            self._counted = True
+            self._exchange.output_tokens = await self._model.counter.count_output(self.text)
+
+    async def _next(self) -> str | None:
+        """Return the next piece; None at the end. What no delta told comes with the answer."""
+        if self._ended:
+            return None
+        piece = await anext(self._source)
+        if isinstance(piece, str):
+            return piece
+        self._ended = True
+        _note(self._exchange, (piece,))
+        return piece.output.decode()[self._said_chars :] or None
 
 
 def routes_of(model: Model) -> tuple[str, ...]:
@@ -111,42 +252,12 @@ def routes_of(model: Model) -> tuple[str, ...]:
     return _ROUTES[model.manifest.pipeline]
 
 
-def text_params(
-    model: Model, *, max_tokens: int | None, metadata: Mapping[str, Any] | None
-) -> dict[str, ParamValue]:
-    """Return the options that the model's pipeline reads; raises `BadRequest` for a bad one.
-
-    A summary's length: ``max_tokens`` of output, ``metadata.sentences`` (a number or its digits,
-    as OpenAI's clients send metadata as strings).
-    """
-    params: dict[str, ParamValue] = {}
-    if model.manifest.pipeline != "extractive-summary":
-        return params
-    if max_tokens is not None:
-        params["max_tokens"] = max_tokens
-    sentences = (metadata or {}).get("sentences")
-    if sentences is not None:
-        if isinstance(sentences, str) and sentences.isdecimal() and len(sentences) < 10:
-            sentences = int(sentences)
-        # A bool is an int in Python, and 1 is not what `true` means here.
-        if type(sentences) is not int or not 1 <= sentences <= _SENTENCES_MAX:
-            raise BadRequest(
-                f"metadata.sentences must be a whole number from 1 to {_SENTENCES_MAX:,}.",
-                code="invalid_value",
-                param="metadata.sentences",
-            )
-        params["sentences"] = sentences
-    return params
-
-
-def refuse_stream(stream: bool | None) -> None:
-    """Raise `BadRequest` when a stream is asked of a model that answers in one piece."""
-    if stream:
-        raise BadRequest(
-            "This model does not stream; send stream=false or leave it out.",
-            code="unsupported_parameter",
-            param="stream",
-        )
+def _elsewhere(name: str, endpoint: str, routes: Sequence[str]) -> BadRequest:
+    return BadRequest(
+        f"{name} does not answer on {endpoint}: send it to {' or '.join(routes)}.",
+        code="model_route_mismatch",
+        param="model",
+    )
 
 
 def _refuse_too_long(

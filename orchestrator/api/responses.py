@@ -1,15 +1,32 @@
-"""``POST /v1/responses``: the primary inference route."""
+"""``POST /v1/responses``: the primary inference route, whole or as a stream of events."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from typing import Literal
+
 import orjson
 
+from orchestrator.api import sse
 from orchestrator.api.bodies import RESPONSES, ResponsesBody, parse
 from orchestrator.api.exchange import Exchange
-from orchestrator.api.inference import Inference, refuse_stream, text_params
+from orchestrator.api.inference import Inference, Pieces
+from orchestrator.api.options import check_responses, limit_of, text_params, was_cut
+from orchestrator.api.replies import (
+    Incomplete,
+    OutputMessage,
+    OutputText,
+    ReasoningReply,
+    ResponseError,
+    ResponseReply,
+    ResponseUsage,
+    encode,
+)
+from orchestrator.api.reply import Reply, Streamed
 from orchestrator.api.texts import conversation_text
 from orchestrator.clock import Clock
-from orchestrator.errors import BadRequest
+from orchestrator.errors import ApiError, BadRequest
+from orchestrator.storage.catalogue import Model
 
 
 class ResponsesRoute:
@@ -19,66 +36,161 @@ class ResponsesRoute:
         self._inference = inference
         self._clock = clock
 
-    async def __call__(self, exchange: Exchange, body: bytes) -> bytes:
+    async def __call__(self, exchange: Exchange, body: bytes) -> Reply:
         asked = parse(RESPONSES, body)
         model = self._inference.model(exchange, asked.model)
-        _refuse_unsupported(asked)
+        check_responses(asked, model)
         max_tokens = asked.max_output_tokens or asked.max_tokens
+        text = _text(asked)
+        params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
+        limit = limit_of(model, asked.truncation)
+        envelope = _Envelope(exchange, asked, model, self._clock, source=text)
+        if asked.stream:
+            pieces = await self._inference.stream(
+                exchange, model, text, name="input", params=params, limit=limit
+            )
+            return Streamed(
+                sse.CONTENT_TYPE, _events(envelope, pieces), sse.HEADERS, tells_errors=True
+            )
         [answer] = await self._inference.answer(
-            exchange,
-            model,
-            (_text(asked),),
-            names=("input",),
-            params=text_params(model, max_tokens=max_tokens, metadata=asked.metadata),
+            exchange, model, (text,), names=("input",), params=params, limit=limit
         )
         text = answer.output.decode()
         exchange.output_tokens = await model.counter.count_output(text)
-        return orjson.dumps(self._envelope(exchange, asked, text))
+        return encode(envelope.whole(envelope.ended(text), text))
 
-    def _envelope(self, exchange: Exchange, asked: ResponsesBody, text: str) -> dict[str, object]:
+
+class _Envelope:
+    """What is the same in every state of a response."""
+
+    def __init__(
+        self, exchange: Exchange, asked: ResponsesBody, model: Model, clock: Clock, *, source: str
+    ) -> None:
+        self.exchange = exchange
+        self.item_id = f"msg_{exchange.number}"
+        self._asked = asked
+        self._truncation: Literal["auto", "disabled"] = (
+            "auto" if limit_of(model, asked.truncation).cuts else "disabled"
+        )
+        self._clock = clock
+        self._source = source
+
+    def ended(self, text: str) -> Literal["completed", "incomplete"]:
+        """Return how a response with this ``text`` has ended."""
+        max_tokens = self._asked.max_output_tokens or self._asked.max_tokens
+        return "incomplete" if was_cut(self._source, text, max_tokens) else "completed"
+
+    def whole(
+        self,
+        status: Literal["completed", "failed", "in_progress", "incomplete"],
+        text: str | None = None,
+        error: ApiError | None = None,
+    ) -> ResponseReply:
+        """Return the response in ``status``, with its one message if there is a ``text``."""
+        exchange, asked = self.exchange, self._asked
         created_at = int(exchange.ts)
-        return {
-            "id": f"resp_{exchange.number}",
-            "object": "response",
-            "created": created_at,
-            "created_at": created_at,
-            "status": "completed",
-            "completed_at": int(self._clock.wall()),
-            "error": None,
-            "incomplete_details": None,
-            "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens,
-            "model": asked.model,
-            "output": [
-                {
-                    "type": "message",
-                    "id": f"msg_{exchange.number}",
-                    "status": "completed",
-                    "role": "assistant",
-                    "content": [{"type": "output_text", "text": text, "annotations": []}],
-                }
-            ],
-            "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "previous_response_id": None,
-            "reasoning": {"effort": None, "summary": None},
-            # Nothing of a response is kept, whatever was asked for.
-            "store": False,
-            "temperature": asked.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": asked.top_p,
-            "truncation": "disabled",
-            "usage": {
-                "input_tokens": exchange.input_tokens,
-                "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": exchange.output_tokens,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": exchange.input_tokens + exchange.output_tokens,
-            },
-            "user": asked.user,
-            "metadata": asked.metadata or {},
-        }
+        ended = status in {"completed", "incomplete"}
+        reasoning = asked.reasoning
+        usage = ResponseUsage(
+            input_tokens=exchange.input_tokens,
+            output_tokens=exchange.output_tokens,
+            total_tokens=exchange.input_tokens + exchange.output_tokens,
+        )
+        return ResponseReply(
+            id=f"resp_{exchange.number}",
+            created=created_at,
+            created_at=created_at,
+            status=status,
+            completed_at=int(self._clock.wall()) if status == "completed" else None,
+            incomplete_details=Incomplete() if status == "incomplete" else None,
+            error=None if error is None else ResponseError(code=error.code, message=error.message),
+            instructions=asked.instructions,
+            max_output_tokens=asked.max_output_tokens,
+            model=asked.model,
+            output=() if text is None else (self.message(text, status=_of_message(status)),),
+            parallel_tool_calls=asked.parallel_tool_calls is not False,
+            prompt_cache_key=asked.prompt_cache_key,
+            reasoning=ReasoningReply()
+            if reasoning is None
+            else ReasoningReply(effort=reasoning.effort, summary=reasoning.summary),
+            safety_identifier=asked.safety_identifier,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            truncation=self._truncation,
+            usage=usage if ended else None,
+            user=asked.user,
+            metadata=asked.metadata or {},
+        )
+
+    def message(
+        self,
+        text: str,
+        *,
+        status: Literal["completed", "in_progress", "incomplete"] = "completed",
+    ) -> OutputMessage:
+        content = () if status == "in_progress" else (OutputText(text=text),)
+        return OutputMessage(id=self.item_id, status=status, content=content)
+
+
+async def _events(envelope: _Envelope, pieces: Pieces) -> AsyncGenerator[bytes]:
+    """Yield the events of a response with one message of one part, in OpenAI's order."""
+    number = 0
+
+    def event(name: str, fields: bytes) -> bytes:
+        nonlocal number
+        body = b'{"type":"%b","sequence_number":%d,%b}' % (name.encode(), number, fields)
+        number += 1
+        return sse.event(name.encode(), body)
+
+    place = b'"item_id":"%b","output_index":0,"content_index":0' % envelope.item_id.encode()
+    begun = b'"response":' + encode(envelope.whole("in_progress"))
+    opening = (
+        event("response.created", begun)
+        + event("response.in_progress", begun)
+        + event(
+            "response.output_item.added",
+            b'"output_index":0,"item":' + encode(envelope.message("", status="in_progress")),
+        )
+        + event("response.content_part.added", place + b',"part":' + encode(OutputText(text="")))
+    )
+    try:
+        async for piece in pieces:
+            delta = place + b',"delta":' + orjson.dumps(piece) + b',"logprobs":[]'
+            yield opening + event("response.output_text.delta", delta)
+            opening = b""
+        await pieces.aclose()
+        text = pieces.text
+        status, part = envelope.ended(text), OutputText(text=text)
+        yield (
+            opening
+            + event(
+                "response.output_text.done",
+                place + b',"text":' + orjson.dumps(text) + b',"logprobs":[]',
+            )
+            + event("response.content_part.done", place + b',"part":' + encode(part))
+            + event(
+                "response.output_item.done",
+                b'"output_index":0,"item":' + encode(envelope.message(text, status=status)),
+            )
+            + event(f"response.{status}", b'"response":' + encode(envelope.whole(status, text)))
+        )
+    except ApiError as error:
+        detail = error.envelope()["error"]
+        # The SDK raises what stands under `error`; the fields beside it are the documented event.
+        fields = orjson.dumps(
+            {"code": error.code, "message": error.message, "param": error.param, "error": detail}
+        )
+        failed = b'"response":' + encode(envelope.whole("failed", pieces.text or None, error))
+        yield event("response.failed", failed) + event("error", fields[1:-1])
+        raise
+    finally:
+        await pieces.aclose()
+
+
+def _of_message(
+    status: Literal["completed", "failed", "in_progress", "incomplete"],
+) -> Literal["completed", "incomplete"]:
+    return "completed" if status == "completed" else "incomplete"
 
 
 def _text(asked: ResponsesBody) -> str:
@@ -91,21 +203,3 @@ def _text(asked: ResponsesBody) -> str:
             param="input",
         )
     return asked.input
-
-
-def _refuse_unsupported(asked: ResponsesBody) -> None:
-    refuse_stream(asked.stream)
-    wanted = asked.text.format.type if asked.text and asked.text.format else "text"
-    if wanted != "text":
-        raise BadRequest(
-            "text.format.type must be text. A classifier's answer is JSON in that text.",
-            code="unsupported_parameter",
-            param="text.format.type",
-        )
-    if asked.previous_response_id is not None:
-        raise BadRequest(
-            "previous_response_id names a stored response, and none are stored here: send the"
-            " whole conversation in input.",
-            code="unsupported_parameter",
-            param="previous_response_id",
-        )

@@ -42,11 +42,14 @@ def _text(message: Message, param: str) -> str:
         )
     content = message.content
     if isinstance(content, list):
-        return "\n".join(_part(part, f"{param}.content[{at}]") for at, part in enumerate(content))
+        return "\n".join(
+            part_text(part, f"{param}.content[{at}]") for at, part in enumerate(content)
+        )
     return content or ""
 
 
-def _part(part: ContentPart, param: str) -> str:
+def part_text(part: ContentPart, param: str) -> str:
+    """Return the text of a part; raises `BadRequest` where it is none."""
     if part.type not in _TEXT_PARTS:
         raise BadRequest(
             f"{param} is of type {_shown(part.type)}; this model reads text only:"

@@ -81,11 +81,20 @@ class Watches:
             loop.call_later(self._look_every_s, self._sweep, loop)
         return watch
 
+    def resume(self, watch: Watch) -> None:
+        """Watch on while an answer flows: its body is complete, its client may leave."""
+        watch.reading = False
+        self._open.add(watch)
+        if not self._sweeping and self._loop is not None:
+            self._sweeping = True
+            self._loop.call_later(self._look_every_s, self._sweep, self._loop)
+
     def stop(self, watch: Watch) -> None:
         """Let go of a request, whatever became of it."""
         self._open.discard(watch)
         if watch.listener is not None:
             watch.listener.cancel()
+            watch.listener = None
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from browser_node import protocol as p
 from orchestrator.errors import OperatorError
 from orchestrator.settings import Settings
+from orchestrator.transport.http import IDLE_S, Bounds, bounded_http
 
 # `sun_path` holds 108 bytes on Linux and 104 elsewhere.
 MAX_UNIX_PATH_BYTES: Final = 100
@@ -72,10 +73,18 @@ def bind_unix(folder: Path) -> tuple[socket.socket, Path]:
     return listener, path
 
 
-def public_server(app: ASGIApp, settings: Settings) -> Server:
-    """Return the server of the public address."""
+def public_server(app: ASGIApp, settings: Settings, *, idle_s: float = IDLE_S) -> Server:
+    """Return the server of the public address; ``idle_s`` ends a body or a reader that stops."""
     return _server(
         app,
+        http=bounded_http(
+            Bounds(
+                headers_timeout_s=settings.headers_timeout_s,
+                headers_max=settings.headers_max,
+                headers_max_bytes=settings.headers_max_bytes,
+                idle_s=idle_s,
+            )
+        ),
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_certfile=settings.tls_cert,
@@ -88,14 +97,13 @@ def public_server(app: ASGIApp, settings: Settings) -> Server:
 
 def private_server(app: ASGIApp) -> Server:
     """Return the server of the CPU worker's Unix socket."""
-    return _server(app, proxy_headers=False, timeout_graceful_shutdown=1)
+    return _server(app, http="httptools", proxy_headers=False, timeout_graceful_shutdown=1)
 
 
 def _server(app: ASGIApp, **options: Any) -> Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=p.MAX_FRAME_BYTES,

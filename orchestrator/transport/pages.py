@@ -1,8 +1,8 @@
-"""The pages and what they load: `/`, `/volunteer`, `/operate`, our files, the built ones, `/stats`.
+"""The pages and what they load: our files, the built ones, and `/stats`.
 
 Routes (GET and HEAD only):
 
-    /  /volunteer  /operate             pages; the theme comes from a cookie, so nothing flashes
+    /  /volunteer  /operate  /reference pages; the theme comes from a cookie, so nothing flashes
     /static/…                           our scripts and styles: no-cache with an ETag
     /runtime/<hash>/… /vendor/<hash>/…  built by `wasm_build`: immutable
     /models/manifests/… /models/parts/… the same
@@ -79,9 +79,10 @@ class Page:
 HOME: Final = Page("index.html")
 VOLUNTEER: Final = Page("volunteer.html", isolated=True)
 OPERATE: Final = Page("operate.html")
+REFERENCE: Final = Page("reference.html")
 SIGNED_OUT: Final = Page("signed-out.html")
 NOT_FOUND: Final = Page("not-found.html")
-_PAGES: Final = {"/": HOME, "/volunteer": VOLUNTEER}
+_PAGES: Final = {"/": HOME, "/volunteer": VOLUNTEER, "/reference": REFERENCE}
 # Pages that stand on another page's address.
 _PLACES: Final = {"signed-out": "operate"}
 _HTML: Final = "html/"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
 from array import array
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2 as httpx
+from msgspec import structs
 from starlette.types import ASGIApp
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -27,14 +29,17 @@ from browser_node.models import (
 )
 from browser_node.protocol import NodeId
 from orchestrator.api import Metrics, build_api
+from orchestrator.batches.service import BatchService
 from orchestrator.clock import Clock
 from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, NewJob, Place
+from orchestrator.errors import InternalError
 from orchestrator.settings import Settings
 from orchestrator.storage import keys
 from orchestrator.storage.catalogue import Catalogue, load_catalogue
 from orchestrator.storage.database import Database, open_database
 from orchestrator.storage.keyring import Keyring
+from orchestrator.storage.objects import open_objects
 from orchestrator.storage.request_log import RequestLog
 from orchestrator.storage.writer import Writer
 from orchestrator.transport.listen import public_server
@@ -147,6 +152,12 @@ def vector_of(text: str) -> bytes:
     return array("f", [(seed * (at + 1) % 101) / 101 for at in range(DIMENSIONS)]).tobytes()
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class LocalEngine:
     """Answers at once on the event loop; can be told to wait, to fail, to say ``cloud``.
@@ -156,11 +167,13 @@ class LocalEngine:
 
     catalogue: Catalogue
     failure: Exception | None = None
+    says: bytes | None = None
     waits: bool = False
     jobs: list[NewJob] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    paced: asyncio.Event = field(default_factory=_set)
 
     def decisions_of(self, number: str) -> list[DecisionRow]:
         """Return nothing: a fake places no jobs."""
@@ -179,6 +192,22 @@ class LocalEngine:
                 raise
         return [self._answered(job) for job in jobs]
 
+    async def stream(self, job: NewJob) -> AsyncGenerator[str | Answered]:
+        """Say a summary word by word; breaks off before a text's word ``break`` if it has one."""
+        [answer] = await self.answer([job])
+        if self.catalogue.manifests[job.digest].pipeline == "extractive-summary":
+            try:
+                for word in answer.output.decode().split(" "):
+                    if word == "break":
+                        raise InternalError("The answer broke off.", code="stream_interrupted")
+                    yield word + " "
+                    await self.paced.wait()
+            except (GeneratorExit, asyncio.CancelledError):
+                self.cancelled.set()
+                raise
+            answer = structs.replace(answer, output=answer.output + b" ")
+        yield answer
+
     def _answered(self, job: NewJob) -> Answered:
         place: Place = "cloud" if "cloud" in job.input else "edge"
         return Answered(
@@ -191,6 +220,8 @@ class LocalEngine:
         )
 
     def _output(self, job: NewJob) -> bytes:
+        if self.says is not None:
+            return self.says
         match self.catalogue.manifests[job.digest].pipeline:
             case "embeddings":
                 return vector_of(job.input)
@@ -219,6 +250,7 @@ class Backend:
     metrics: Metrics
     app: ASGIApp
     ready: Ready
+    batches: BatchService
 
     def new_key(self) -> keys.NewKey:
         return keys.create_key(self.database, self.pepper, name="test", now=Clock().wall())
@@ -250,18 +282,32 @@ def backend_in(folder: Path, **overrides: object) -> Iterator[Backend]:
     engine = LocalEngine(catalogue)
     metrics = Metrics()
     ready = Ready()
-    app = build_api(
+    api = build_api(
         settings,
+        database=database,
+        objects=open_objects(settings),
         keys=keyring,
         catalogue=catalogue,
         engine=engine,
         log=RequestLog(writer),
         clock=Clock(),
         ready=lambda: ready.yes,
+        rng=random.Random(1),
+        supply=lambda: settings.batch_under_way,
         metrics=metrics,
     )
     yield Backend(
-        settings, database, pepper, writer, keyring, catalogue, engine, metrics, app, ready
+        settings,
+        database,
+        pepper,
+        writer,
+        keyring,
+        catalogue,
+        engine,
+        metrics,
+        api.app,
+        ready,
+        api.batches,
     )
     assert writer.close(10)
     keyring.close()
@@ -272,6 +318,7 @@ def backend_in(folder: Path, **overrides: object) -> Iterator[Backend]:
 @contextlib.asynccontextmanager
 async def serving(backend: Backend) -> AsyncIterator[str]:
     """Serve on a real socket with the server that `zerogpu serve` uses; yields the URL."""
+    await backend.batches.start()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = public_server(backend.app, backend.settings)
         running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -281,6 +328,7 @@ async def serving(backend: Backend) -> AsyncIterator[str]:
         finally:
             server.should_exit = True
             await running
+            await backend.batches.stop(10)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""A real server of the pages and the console on a free port, with a fleet the test moves."""
+"""A real server of the pages, the console and the API's document, with a fleet the test moves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.api import openapi
+from orchestrator.api.endpoints import ENDPOINTS
 from orchestrator.clock import Clock
 from orchestrator.console.app import build_console
 from orchestrator.settings import Settings
@@ -63,13 +65,17 @@ async def serve(
         pages = build_pages(
             settings, totals_source=fleet.counted, signed_in=console.signed_in, clock=clock
         )
+        document = openapi.Document(ENDPOINTS, url=settings.url)
         requests: list[str] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
                 requests.append(scope["path"])
-            inside = str(scope.get("path", "")).startswith("/console/")
-            await (console if inside else pages)(scope, receive, send)
+            path = str(scope.get("path", ""))
+            if path in openapi.PATHS:
+                await document(scope, receive, send)
+            else:
+                await (console if path.startswith("/console/") else pages)(scope, receive, send)
 
         config = uvicorn.Config(
             HostCheck(app, origins=Origins.of(settings)),

@@ -22,10 +22,15 @@ def refusal(decoder: Any, body: object) -> BadRequest:
     return error.value
 
 
-def test_unknown_fields_are_ignored() -> None:
-    asked = parse(RESPONSES, b'{"model":"m","input":"x","top_k":3,"tools":[{}],"store":true}')
+def test_fields_of_openai_s_api_are_taken_and_unknown_ones_refused_by_name() -> None:
+    asked = parse(RESPONSES, b'{"model":"m","input":"x","seed":3,"tools":[{}],"store":true}')
 
     assert (asked.model, asked.input) == ("m", "x")
+    decoders: tuple[Any, ...] = (RESPONSES, CHAT, EMBEDDINGS)
+    for decoder in decoders:
+        with pytest.raises(BadRequest, match="Unknown parameter: 'top_k'") as caught:
+            parse(decoder, b'{"model":"m","top_k":3}')
+        assert caught.value.code == "unknown_parameter"
 
 
 def test_an_input_is_a_string_or_messages_of_strings_or_parts() -> None:

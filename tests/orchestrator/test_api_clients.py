@@ -81,7 +81,13 @@ async def test_a_slow_answer_comes_although_we_listen_for_the_client(tmp_path: P
     with backend_in(tmp_path) as backend:
         backend.engine.waits = True
         headers = [(b"x-api-key", backend.new_key().api_key.encode())]
-        scope = {"type": "http", "method": "POST", "path": "/v1/responses", "headers": headers}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/responses",
+            "query_string": b"",
+            "headers": headers,
+        }
         answering = asyncio.create_task(run(backend.app, scope, receive, send))
         await asyncio.wait_for(listening.wait(), 10)
         backend.engine.released.set()
@@ -110,7 +116,7 @@ async def test_every_request_is_logged_without_its_text(tmp_path: Path) -> None:
     assert (answered["place"], answered["node_id"], answered["attempts"]) == ("edge", "node_1", 1)
     assert (answered["input_tokens"], answered["output_tokens"]) == (9, 3)
     assert (embedded["place"], embedded["node_id"]) == ("cloud", "worker")
-    assert unknown["endpoint"] == "/v1/models/{id}"
+    assert unknown["endpoint"] == "/v1/models/{model}"
     assert (unknown["status"], unknown["error_code"]) == (404, "model_not_found")
     assert [row["id"] for row in (answered, embedded, unknown)] == sorted(
         str(row["id"]) for row in (answered, embedded, unknown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator.api import build_api
 from orchestrator.clock import Clock
 from orchestrator.domain.fleet import DecisionRow
 from orchestrator.storage import projects
+from orchestrator.storage.objects import open_objects
 from orchestrator.storage.request_log import RequestLog
 from tests.orchestrator.fakes import SUMMARY, Backend, LocalEngine, backend_in, error_of, serving
 
@@ -63,13 +65,17 @@ async def asked(
         engine = RememberingEngine(backend.catalogue)
         backend.app = build_api(
             backend.settings,
+            database=backend.database,
+            objects=open_objects(backend.settings),
             keys=backend.keyring,
             catalogue=backend.catalogue,
             engine=engine,
             log=RequestLog(backend.writer),
             clock=Clock(),
             ready=lambda: True,
-        )
+            rng=random.Random(1),
+            supply=lambda: 1,
+        ).app
         headers = {"x-api-key": backend.new_key().api_key}
         [project] = projects.list_projects(backend.database)
         async with (

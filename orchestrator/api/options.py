@@ -1,0 +1,190 @@
+"""What of a request a model can serve: the rest is refused in a sentence that says what it can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from orchestrator.api.bodies import ChatBody, Format, ResponsesBody
+from orchestrator.domain.model import ParamValue
+from orchestrator.errors import BadRequest
+from orchestrator.storage.catalogue import Model
+from orchestrator.storage.token_counter import Limit
+
+_SENTENCES_MAX: Final = 1_000
+_SENTENCE_ENDS: Final = frozenset({*'.!?…"”»)', ""})
+_PAIRS_MAX: Final = 16
+_PAIR_KEY_CHARS: Final = 64
+_PAIR_VALUE_CHARS: Final = 512
+# What metadata may hold beside string pairs: options that some model reads.
+_MODEL_OPTIONS: Final = frozenset(
+    {
+        "categories", "labels", "mask", "max_keywords", "replacement_char", "schema", "sentences",
+        "threshold", "usecase",
+    }
+)  # fmt: skip
+_LETS_LABELS_BE_GIVEN: Final = frozenset({"zero-shot"})
+
+
+def check_responses(asked: ResponsesBody, model: Model) -> None:
+    """Raise `BadRequest` for what ``model`` cannot do."""
+    _text_only(asked.text.format if asked.text else None, "text.format.type")
+    _check_metadata(asked.metadata)
+    _check_labels(asked.categories, model)
+    _no_tools(asked.tools, model)
+    if asked.background:
+        raise _unsupported(
+            "background", "Answers come at once here, so there is nothing to fetch later:"
+            " send background=false, or use a batch.",
+        )  # fmt: skip
+    for name, value in (
+        ("previous_response_id", asked.previous_response_id),
+        ("conversation", asked.conversation),
+        ("prompt", asked.prompt),
+    ):
+        if value is not None:
+            raise _unsupported(
+                name,
+                f"{name} names something stored, and nothing is stored here: send the whole"
+                " conversation in input.",
+            )
+    if asked.top_logprobs:
+        raise _no_logprobs("top_logprobs", model)
+    if asked.truncation not in {None, "auto", "disabled"}:
+        raise BadRequest(
+            "truncation must be auto or disabled.", code="invalid_value", param="truncation"
+        )
+
+
+def check_chat(asked: ChatBody, model: Model) -> None:
+    """Raise `BadRequest` for what ``model`` cannot do."""
+    _text_only(asked.response_format, "response_format.type")
+    _check_metadata(asked.metadata)
+    _check_labels(asked.categories, model)
+    _no_tools(asked.tools, model)
+    _no_tools(asked.functions, model, param="functions")
+    if asked.n not in {None, 1}:
+        raise _unsupported(
+            "n", f"n is {asked.n}; {model.id} has one answer to a text: send n=1 or leave it out."
+        )
+    if asked.stop:
+        raise _unsupported(
+            "stop",
+            f"{model.id} does not write on until a word stops it: leave stop out"
+            " (max_tokens bounds a summary).",
+        )
+    if asked.logprobs or asked.top_logprobs:
+        raise _no_logprobs("logprobs", model)
+    if asked.audio is not None or set(asked.modalities or ()) - {"text"}:
+        raise _unsupported("modalities", f"{model.id} answers in text only.")
+    if asked.web_search_options is not None:
+        raise _unsupported(
+            "web_search_options", f"{model.id} reads nothing but the text it is sent."
+        )
+
+
+def limit_of(model: Model, truncation: str | None) -> Limit:
+    """Return how long a text may be, and whether a longer one is cut or refused."""
+    if truncation is None:
+        return model.limit
+    return Limit(
+        max_tokens=model.limit.max_tokens,
+        cuts=truncation == "auto",
+        # A model that does not cut by itself refuses one token too many.
+        exactly=not model.limit.cuts,
+    )
+
+
+def was_cut(source: str, output: str, max_tokens: int | None) -> bool:
+    """Whether ``max_tokens`` ended a summary inside a sentence of its ``source``."""
+    if max_tokens is None or output[-1:] in _SENTENCE_ENDS:
+        return not output and max_tokens is not None
+    at = source.find(output)
+    return at >= 0 and source[at + len(output) :].lstrip(" ")[:1].isalnum()
+
+
+def text_params(
+    model: Model, *, max_tokens: int | None, metadata: Mapping[str, Any] | None
+) -> dict[str, ParamValue]:
+    """Return the options that the model's pipeline reads; raises `BadRequest` for a bad one.
+
+    A summary's length: ``max_tokens`` of output, ``metadata.sentences`` (a number or its digits,
+    as OpenAI's clients send metadata as strings).
+    """
+    params: dict[str, ParamValue] = {}
+    if model.manifest.pipeline != "extractive-summary":
+        return params
+    if max_tokens is not None:
+        params["max_tokens"] = max_tokens
+    sentences = (metadata or {}).get("sentences")
+    if sentences is not None:
+        if isinstance(sentences, str) and sentences.isdecimal() and len(sentences) < 10:
+            sentences = int(sentences)
+        # A bool is an int in Python, and 1 is not what `true` means here.
+        if type(sentences) is not int or not 1 <= sentences <= _SENTENCES_MAX:
+            raise BadRequest(
+                f"metadata.sentences must be a whole number from 1 to {_SENTENCES_MAX:,}.",
+                code="invalid_value",
+                param="metadata.sentences",
+            )
+        params["sentences"] = sentences
+    return params
+
+
+def _check_metadata(metadata: Mapping[str, Any] | None) -> None:
+    if not metadata:
+        return
+    if len(metadata) > _PAIRS_MAX:
+        raise BadRequest(
+            f"metadata has {len(metadata)} pairs; at most {_PAIRS_MAX} are taken.",
+            code="invalid_value",
+            param="metadata",
+        )
+    for key, value in metadata.items():
+        if len(key) > _PAIR_KEY_CHARS:
+            raise BadRequest(
+                f"A key of metadata has {len(key):,} characters; at most {_PAIR_KEY_CHARS} are"
+                " taken.",
+                code="string_above_max_length",
+                param="metadata",
+            )
+        if key in _MODEL_OPTIONS:
+            continue
+        if not isinstance(value, str):
+            raise BadRequest(
+                f"metadata.{key} must be a string.", code="invalid_type", param=f"metadata.{key}"
+            )
+        if len(value) > _PAIR_VALUE_CHARS:
+            raise BadRequest(
+                f"metadata.{key} has {len(value):,} characters; at most {_PAIR_VALUE_CHARS} are"
+                " taken.",
+                code="string_above_max_length",
+                param=f"metadata.{key}",
+            )
+
+
+def _check_labels(categories: list[str] | None, model: Model) -> None:
+    if categories and model.manifest.pipeline not in _LETS_LABELS_BE_GIVEN:
+        raise _unsupported(
+            "categories", f"{model.id} has its own labels, or none: leave categories out."
+        )
+
+
+def _text_only(format_: Format | None, param: str) -> None:
+    if format_ is not None and format_.type != "text":
+        raise _unsupported(
+            param, f"{param} must be text. A classifier's answer is JSON in that text."
+        )
+
+
+def _no_tools(tools: list[Any] | None, model: Model, *, param: str = "tools") -> None:
+    if tools:
+        raise _unsupported(param, f"{model.id} calls no tools: leave {param} out.")
+
+
+def _no_logprobs(param: str, model: Model) -> BadRequest:
+    return _unsupported(param, f"{model.id} has no token probabilities to tell: leave {param} out.")
+
+
+def _unsupported(param: str, message: str) -> BadRequest:
+    return BadRequest(message, code="unsupported_parameter", param=param)

@@ -1,0 +1,50 @@
+"""What is left of an exchange when it is over: its numbers in the metrics, its row in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.api.exchange import Exchange
+from orchestrator.api.metrics import Metrics
+from orchestrator.storage.request_log import RequestLog, RequestRow
+
+
+class Recorder:
+    """Used for requests and for lines of batches alike."""
+
+    def __init__(
+        self, log: RequestLog, metrics: Metrics, *, monotonic: Callable[[], float]
+    ) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._monotonic = monotonic
+
+    def record(self, exchange: Exchange, status: int, code: str | None) -> None:
+        """Count and log one exchange, whatever its route and however it ended."""
+        latency_s = self._monotonic() - exchange.started_s
+        self._metrics.answered(exchange.endpoint, status, exchange.place, latency_s)
+        # A customer that leaves a stream pays for what was produced by then.
+        if exchange.model is not None and (status == 200 or exchange.output_tokens):
+            self._metrics.billed(exchange.model, exchange.input_tokens, exchange.output_tokens)
+        principal = exchange.principal
+        # Without a key there is no project whose log it could be, and strangers could fill a disk.
+        if principal is None:
+            return
+        self._log.append(
+            RequestRow(
+                exchange.request_id,
+                principal.project_id,
+                principal.key_id,
+                exchange.ts,
+                exchange.model,
+                exchange.endpoint,
+                status,
+                latency_s * 1000,
+                exchange.place,
+                exchange.input_tokens,
+                exchange.output_tokens,
+                exchange.attempts,
+                exchange.node_id,
+                code,
+            )
+        )

@@ -1,0 +1,96 @@
+"""``POST /summary``, ``/usecase/classify/iab`` and ``/gliner``: a task each, in its own words.
+
+The same models as behind ``/v1/responses``, with what they give back as an object instead of text.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from orchestrator.api.bodies import CLASSIFY, GLINER, SUMMARY, parse
+from orchestrator.api.exchange import Exchange
+from orchestrator.api.inference import Inference
+from orchestrator.api.replies import (
+    ClassificationReply,
+    ExtractionReply,
+    SummaryReply,
+    TaskUsage,
+    encode,
+)
+from orchestrator.domain.model import ParamValue
+from orchestrator.storage.catalogue import Model
+
+
+class TaskRoutes:
+    """Each handler takes a text, and a model's name where it need not be the first of its kind."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def summary(self, exchange: Exchange, body: bytes) -> bytes:
+        asked = parse(SUMMARY, body)
+        model = self._inference.first_of(exchange, "extractive-summary", asked.model)
+        params: dict[str, ParamValue] = {}
+        if asked.sentences is not None:
+            params["sentences"] = asked.sentences
+        if asked.max_tokens is not None:
+            params["max_tokens"] = asked.max_tokens
+        output = await self._run(exchange, model, asked.text, params)
+        return encode(
+            SummaryReply(
+                id=exchange.request_id,
+                created=int(exchange.ts),
+                model=model.id,
+                summary=output.decode(),
+                usage=_usage(exchange),
+            )
+        )
+
+    async def classify(self, exchange: Exchange, body: bytes) -> bytes:
+        asked = parse(CLASSIFY, body)
+        model = self._inference.first_of(exchange, "iab-classification", asked.model)
+        output = await self._run(exchange, model, asked.text, {})
+        return encode(
+            ClassificationReply(
+                id=exchange.request_id,
+                created=int(exchange.ts),
+                model=model.id,
+                result=msgspec.json.decode(output),
+                usage=_usage(exchange),
+            )
+        )
+
+    async def gliner(self, exchange: Exchange, body: bytes) -> bytes:
+        asked = parse(GLINER, body)
+        model = self._inference.first_of(exchange, "extraction", asked.model)
+        # A job's options are flat, and no label holds a line feed that matters.
+        params: dict[str, ParamValue] = {"labels": "\n".join(asked.labels)}
+        if asked.threshold is not None:
+            params["threshold"] = asked.threshold
+        output = await self._run(exchange, model, asked.text, params)
+        return encode(
+            ExtractionReply(
+                id=exchange.request_id,
+                created=int(exchange.ts),
+                model=model.id,
+                result=msgspec.json.decode(output),
+                usage=_usage(exchange),
+            )
+        )
+
+    async def _run(
+        self, exchange: Exchange, model: Model, text: str, params: dict[str, ParamValue]
+    ) -> bytes:
+        [answer] = await self._inference.answer(
+            exchange, model, (text,), names=("text",), params=params
+        )
+        exchange.output_tokens = await model.counter.count_output(answer.output.decode())
+        return answer.output
+
+
+def _usage(exchange: Exchange) -> TaskUsage:
+    return TaskUsage(
+        input_tokens=exchange.input_tokens,
+        output_tokens=exchange.output_tokens,
+        total_tokens=exchange.input_tokens + exchange.output_tokens,
+    )

@@ -1,0 +1,333 @@
+"""HTTP connections that end: uvicorn's protocol with bounds on size and time.
+
+A connection is always in one of these states, and one sweep over all of them ends those that stay:
+
+    head    nothing came yet, or a request's line and headers are not complete   headers_timeout_s
+    body    a body is not complete, and hardly comes                             idle_s
+    rest    the answer is sent, but what is left of the body still comes         idle_s
+    refused it was told why, and may read that                                   LINGER_S
+    stalled what was written to it waits, and is hardly read                     idle_s
+
+In any other it waits for us, or for uvicorn's keep-alive timer. Times are looked at once a sweep,
+not with a timer each: every request would set and cancel several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from orchestrator.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimeout
+
+IDLE_S: Final = 60.0
+# "Hardly": fewer bytes than these in ``idle_s``. Whatever is slower is not a network.
+BODY_PACE_BYTES: Final = 1 << 10
+READ_PACE_BYTES: Final = 64 << 10
+LINGER_S: Final = 2.0
+LOOK_EVERY_S: Final = 1.0
+# Requests sent ahead on one connection while the first is being answered.
+PIPELINE_MAX: Final = 64
+
+_Wait = Literal["head", "body", "rest", "refused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a connection may take. ``idle_s`` is for both directions."""
+
+    headers_timeout_s: float
+    headers_max: int
+    headers_max_bytes: int
+    idle_s: float = IDLE_S
+
+
+def bounded_http(bounds: Bounds) -> type[asyncio.Protocol]:
+    """Return the protocol class to give to uvicorn as ``http``."""
+    sweep = Sweep(min(LOOK_EVERY_S, bounds.headers_timeout_s / 4, bounds.idle_s / 4))
+
+    class Bounded(BoundedHttp):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.bounds = bounds
+            self.sweep = sweep
+
+    return Bounded
+
+
+class Forgiving:
+    """A transport that drops what is written to it once it is closed.
+
+    uvloop's raises then, and tells of the loss of the connection only afterwards.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = transport.close
+
+    def write(self, raw: bytes) -> None:
+        if not self.is_closing():
+            self._write(raw)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. `bounded_http` makes the class with the bounds."""
+
+    bounds: Bounds
+    sweep: Sweep
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._in_head = True
+        # Whether a request ever began; before, nobody waits to be told anything.
+        self._asked = False
+        self._refused = False
+        # Why the parser was stopped by us, rather than by its own rules.
+        self._why: ApiError | None = None
+        # Of the piece being parsed: how long it is, and whether it got the request any further.
+        self._piece_bytes = 0
+        self._moved = False
+        # What came since the request got further: names, values, trailers without an end.
+        self._headless_bytes = 0
+        self._body_bytes = 0
+        self._wait: _Wait | None = None
+        self._since_s = 0.0
+        self._mark_bytes = 0
+        self._unread_since_s: float | None = None
+        self._unread_bytes = 0
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._plain: Any = transport
+        super().connection_made(Forgiving(transport))  # type: ignore[arg-type]
+        self._wait, self._since_s = "head", self.loop.time()
+        self.sweep.add(self, self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.sweep.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        self._piece_bytes = len(data)
+        self._moved = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+            return
+        except httptools.HttpParserError:
+            why, self._why = self._why, None
+            self._refuse(why or BadRequest("This is not a valid HTTP/1.1 request."))
+            return
+        cycle = self.cycle
+        if self._in_head or (cycle is not None and cycle.more_body):
+            self._count_headless()
+
+    def on_message_begin(self) -> None:
+        self._in_head = self._asked = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._moved = True
+        self._wait = None
+        bounds = self.bounds
+        if len(self.headers) > bounds.headers_max:
+            self._stop(_too_many(len(self.headers), bounds.headers_max))
+        # Summed up only where what came could be too much: most requests come in one short piece.
+        if self._headless_bytes + self._piece_bytes > bounds.headers_max_bytes:
+            size_bytes = len(self.url) + sum(
+                len(name) + len(value) + 4 for name, value in self.headers
+            )
+            if size_bytes > bounds.headers_max_bytes:
+                self._stop(_too_long(size_bytes, bounds.headers_max_bytes))
+        self._headless_bytes = 0
+        super().on_headers_complete()
+        if self.pipeline and len(self.pipeline) > PIPELINE_MAX:
+            self._stop(
+                BadRequest(f"More than {PIPELINE_MAX} requests wait on this connection: use more.")
+            )
+
+    def on_body(self, body: bytes) -> None:
+        self._moved = True
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def _count_headless(self) -> None:
+        """Bound what is neither a whole head nor a body: the parser keeps it until it ends."""
+        if self._moved:
+            self._headless_bytes = 0
+            return
+        self._headless_bytes += self._piece_bytes
+        if self._headless_bytes > self.bounds.headers_max_bytes:
+            self._refuse(_too_long(self._headless_bytes, self.bounds.headers_max_bytes))
+
+    def _upgrade(self) -> None:
+        if self._should_upgrade():
+            self.sweep.discard(self)
+            self.transport = self._plain
+            self.handle_websocket_upgrade()
+        elif self.cycle is not None:
+            # Answered as if it had not asked; what comes next on the connection is not read.
+            self.cycle.keep_alive = False
+
+    def _stop(self, error: ApiError) -> None:
+        """Stop the parser from within; `data_received` then refuses."""
+        self._why = error
+        try:
+            raise error
+        finally:
+            # Its traceback holds this frame: such a cycle would keep the whole connection.
+            del error
+
+    # ── what is refused ──────────────────────────────────────────────────────────────────────────
+
+    def _refuse(self, error: ApiError) -> None:
+        """Say why, if nothing else is being said, and close."""
+        self._refused = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # A word in the middle of an answer, or ahead of one, would be taken for it.
+            if cycle.response_started or self._in_head or self.pipeline:
+                self.transport.abort()
+                return
+            # The application must not answer as well.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        body = orjson.dumps(error.envelope())
+        self.transport.write(
+            STATUS_LINE[error.status]
+            + b"content-type: application/json\r\nconnection: close\r\nx-request-id: req_%s\r\n"
+            b"content-length: %d\r\n\r\n" % (secrets.token_hex(12).encode(), len(body)) + body
+        )
+        self._wait, self._since_s = "refused", self.loop.time()
+        if self.transport.can_write_eof():
+            # Closed while more comes, the socket would be reset, and the answer lost with it.
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    # ── what does not come, or does not go ───────────────────────────────────────────────────────
+
+    def resume_writing(self) -> None:
+        self._unread_since_s = None
+        super().resume_writing()
+
+    def look(self, now: float) -> None:
+        """End the connection if it has been in one state for too long; ``now`` is loop time."""
+        if self._is_stalled(now):
+            self.transport.abort()
+            return
+        wait = self._waits_for()
+        if wait != self._wait or (
+            wait == "body" and self._body_bytes - self._mark_bytes >= BODY_PACE_BYTES
+        ):
+            self._wait, self._since_s, self._mark_bytes = wait, now, self._body_bytes
+            return
+        waited_s = now - self._since_s
+        match wait:
+            case "head" if waited_s >= self.bounds.headers_timeout_s:
+                self._give_up_head()
+            case "body" if waited_s >= self.bounds.idle_s:
+                self._refuse(
+                    RequestTimeout("The request's body stopped coming: send the request again.")
+                )
+            case "rest" if waited_s >= self.bounds.idle_s:
+                self.transport.abort()
+            case "refused" if waited_s >= LINGER_S:
+                self.transport.abort()
+            case _:
+                pass
+
+    def _give_up_head(self) -> None:
+        if not self._asked:
+            # It never asked anything: a browser's spare connection, or a port scan.
+            self.transport.close()
+        else:
+            self._refuse(
+                RequestTimeout(
+                    "The request's headers were not complete within"
+                    f" {self.bounds.headers_timeout_s:g} s: send the request again."
+                )
+            )
+
+    def _waits_for(self) -> _Wait | None:
+        """Return what the client is to do next; None if it is our turn or another timer's."""
+        if self._refused:
+            return "refused"
+        # What we do not read cannot come.
+        if self.transport.is_closing() or self.flow.read_paused:
+            return None
+        if self._in_head:
+            return "head"
+        cycle = self.cycle
+        if cycle.response_complete:
+            # Any byte stops the keep-alive timer, those that begin no request too.
+            return "rest" if self.timeout_keep_alive_task is None else None
+        return "body" if cycle.more_body and not cycle.waiting_for_100_continue else None
+
+    def _is_stalled(self, now: float) -> bool:
+        unread_bytes = self.transport.get_write_buffer_size()
+        if not unread_bytes:
+            self._unread_since_s = None
+            return False
+        since_s = self._unread_since_s
+        if since_s is None or self._unread_bytes - unread_bytes >= READ_PACE_BYTES:
+            self._unread_since_s, self._unread_bytes = now, unread_bytes
+            return False
+        return now - since_s >= self.bounds.idle_s
+
+
+class Sweep:
+    """All connections of one server; looks at each of them every ``every_s``, while there are any.
+
+    Lives on the event loop of the first connection.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._open: set[BoundedHttp] = set()
+        self._sweeping = False
+
+    def add(self, connection: BoundedHttp, loop: asyncio.AbstractEventLoop) -> None:
+        self._open.add(connection)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(self._every_s, self._look, loop)
+
+    def discard(self, connection: BoundedHttp) -> None:
+        self._open.discard(connection)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeping = bool(self._open)
+        if self._sweeping:
+            # First: whatever one connection may bring about, the others are looked at again.
+            loop.call_later(self._every_s, self._look, loop)
+        now = loop.time()
+        for connection in tuple(self._open):
+            connection.look(now)
+
+
+def _too_many(count: int, limit: int) -> HeadersTooLarge:
+    return HeadersTooLarge(f"The request has {count:,} header fields; at most {limit:,} are read.")
+
+
+def _too_long(size_bytes: int, limit: int) -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"The request's line and headers have {size_bytes:,} bytes or more; at most {limit:,} are"
+        " read. Send fewer or shorter headers, or put what they say into the body."
+    )

@@ -1,0 +1,261 @@
+"""What the documented fields do, route by route, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from openai.types import BatchCreateParams, EmbeddingCreateParams, ModerationCreateParams
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
+
+from orchestrator.api import bodies
+from orchestrator.api.batches import CreateBatch
+from orchestrator.api.moderations import CATEGORIES, moderation
+from orchestrator.api.options import was_cut
+from orchestrator.domain.model import NewJob
+from tests.orchestrator.fakes import (
+    EMBEDDINGS,
+    IAB,
+    IAB_ALIAS,
+    SUMMARY,
+    VOCABULARY,
+    caller,
+    error_of,
+    vector_of,
+)
+
+TEXT = "The cat sat on the mat. A dog ran home."
+LONG = "cat " * 100
+
+
+def ids(*words: str) -> list[int]:
+    return [VOCABULARY.index(word) for word in words]
+
+
+async def test_a_response_echoes_what_was_asked(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (_, client):
+        asked = {
+            "model": SUMMARY,
+            "input": [{"role": "developer", "content": "Be brief."},
+                      {"role": "user", "content": [{"type": "input_text", "text": TEXT}]}],
+            "instructions": "Sum up.",
+            "metadata": {"job": "7", "sentences": 2},
+            "max_output_tokens": 50,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "user": "u-1",
+            "store": True,
+            "truncation": "auto",
+            "parallel_tool_calls": False,
+            "reasoning": {"effort": "low"},
+            "text": {"format": {"type": "text"}},
+            "service_tier": "auto",
+            "tools": [],
+        }  # fmt: skip
+        reply = (await client.post("/v1/responses", json=asked)).json()
+
+    assert reply["created"] == reply["created_at"] <= reply["completed_at"]
+    echoed = ("instructions", "metadata", "max_output_tokens", "temperature", "top_p", "user",
+              "truncation", "parallel_tool_calls")  # fmt: skip
+    assert {name: reply[name] for name in echoed} == {name: asked[name] for name in echoed}
+    assert reply["reasoning"] == {"effort": "low", "summary": None}
+    assert (reply["status"], reply["error"], reply["incomplete_details"]) == (
+        "completed",
+        None,
+        None,
+    )
+    assert reply["store"] is False
+    [item] = reply["output"]
+    assert (item["type"], item["role"], item["id"][:4]) == ("message", "assistant", "msg_")
+    assert item["content"][0]["text"] == "The cat sat on the mat"
+
+
+async def test_truncation_decides_over_the_model_s_own_rule(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        replies = [
+            await client.post(
+                "/v1/responses", json={"model": IAB, "input": LONG, "truncation": wanted}
+            )
+            for wanted in ("auto", "disabled", None)
+        ]
+
+        assert [reply.status_code for reply in replies] == [200, 420, 420]
+        assert replies[0].json()["usage"]["input_tokens"] == 40
+        assert error_of(replies[1])["code"] == "context_length_exceeded"
+        # A node refuses what is too long for this model: it gets what fits, not a token more.
+        [job] = backend.engine.jobs
+        assert (job.input, job.tokens) == (" ".join(["cat"] * 38), 40)
+
+
+async def test_a_word_that_is_too_long_alone_is_cut_in_its_middle(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        reply = await client.post(
+            "/v1/responses", json={"model": IAB, "input": "-" * 99, "truncation": "auto"}
+        )
+
+        assert reply.status_code == 200
+        [job] = backend.engine.jobs
+        assert (job.input, job.tokens) == ("-" * 38, 40)
+
+
+async def test_a_summary_that_its_longest_output_cut_says_so(tmp_path: Path) -> None:
+    text = "The cat sat on the mat with a dog and ran"
+    cut = {"model": SUMMARY, "max_tokens": 3}
+    async with caller(tmp_path) as (backend, client):
+        backend.engine.says = b"The cat sat"
+        response = (await client.post("/v1/responses", json=cut | {"input": text})).json()
+        chat = cut | {"messages": [{"role": "user", "content": text}]}
+        completion = (await client.post("/v1/chat/completions", json=chat)).json()
+        streamed = await client.post("/v1/chat/completions", json=chat | {"stream": True})
+        events = await client.post("/v1/responses", json=cut | {"input": text, "stream": True})
+        whole = (await client.post("/v1/responses", json={"model": SUMMARY, "input": text})).json()
+
+    assert (response["status"], response["completed_at"]) == ("incomplete", None)
+    assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert completion["choices"][0]["finish_reason"] == "length"
+    assert '"finish_reason":"length"' in streamed.text
+    assert "event: response.incomplete\n" in events.text
+    assert (whole["status"], whole["incomplete_details"]) == ("completed", None)
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "max_tokens", "cut"),
+    [
+        ("One two three. Four.", "One two", 2, True),
+        ("One two three. Four.", "One two three.", 5, False),
+        ("One two three", "One two three", 3, False),
+        ("Heading\nText.", "Heading", 3, False),
+        ("One two three.", "One two", None, False),
+        ("One two three.", "", 1, True),
+    ],
+)
+def test_an_output_is_cut_where_its_sentence_goes_on(
+    source: str, output: str, max_tokens: int | None, cut: bool
+) -> None:
+    assert was_cut(source, output, max_tokens) is cut
+
+
+def test_every_field_of_the_sdk_is_known() -> None:
+    """The SDK's types are what customers can send; a field that we do not know would be a 400."""
+    for theirs, ours in (
+        (ResponseCreateParamsBase, bodies.ResponsesBody),
+        (CompletionCreateParamsBase, bodies.ChatBody),
+        (EmbeddingCreateParams, bodies.EmbeddingsBody),
+        (ModerationCreateParams, bodies.ModerationsBody),
+        (BatchCreateParams, CreateBatch),
+    ):
+        assert set(theirs.__annotations__) <= {*ours.__struct_fields__, "stream"}, ours
+
+
+async def test_a_million_token_ids_keep_nobody_waiting(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (_, client):
+        [at] = ids("cat")
+        asked = asyncio.ensure_future(
+            client.post("/v1/embeddings", json={"model": EMBEDDINGS, "input": [at] * 1_000_000})
+        )
+        meanwhile = 0
+        while not asked.done():
+            assert (await client.get("/v1/models")).status_code == 200
+            meanwhile += 1
+
+        assert (await asked).json()["usage"]["prompt_tokens"] == 16
+        assert meanwhile
+
+
+async def test_token_arrays_mean_the_text_that_has_these_tokens(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        one = await client.post(
+            "/v1/embeddings", json={"model": EMBEDDINGS, "input": ids("the", "cat", "##s")}
+        )
+        two = await client.post(
+            "/v1/embeddings",
+            json={
+                "model": EMBEDDINGS,
+                "input": [ids("[CLS]", "a", "dog", "[SEP]"), ids("on")],
+                "encoding_format": "float",
+            },
+        )
+
+        assert [job.input for job in backend.engine.jobs] == ["the cats", "a dog", "on"]
+        assert one.json()["usage"]["prompt_tokens"] == 5
+        assert [len(item["embedding"]) for item in two.json()["data"]] == [384, 384]
+
+
+async def test_two_thousand_inputs_come_back_in_their_order(tmp_path: Path) -> None:
+    texts = [f"cat {at}" for at in range(2_048)]
+    async with caller(tmp_path) as (backend, client):
+        reply = await client.post(
+            "/v1/embeddings",
+            json={"model": EMBEDDINGS, "input": texts, "encoding_format": "float"},
+        )
+
+        data = reply.json()["data"]
+        assert [item["index"] for item in data] == list(range(2_048))
+        expected = memoryview(vector_of("cat 2047")).cast("f").tolist()
+        assert data[-1]["embedding"] == pytest.approx(expected)
+        assert len(backend.engine.jobs) == 2_048
+
+
+async def test_the_task_routes_answer_with_objects(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        summary = await client.post("/summary", json={"text": TEXT, "sentences": 1})
+        classified = await client.post(
+            "/usecase/classify/iab", json={"text": TEXT, "model": IAB_ALIAS}
+        )
+        rows = backend.rows()
+
+    assert summary.json()["summary"] == "The cat sat on the mat"
+    assert summary.json()["usage"]["total_tokens"] == 14 + 6
+    assert classified.json()["object"] == "iab.classification"
+    assert classified.json()["result"] == {"audience": [], "keywords": ["The", "cat", "sat"]}
+    assert [row["endpoint"] for row in rows] == ["/summary", "/usecase/classify/iab"]
+    job: NewJob = backend.engine.jobs[0]
+    assert job.params == {"sentences": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/summary", {"text": ""}, 400, "invalid_value"),
+        ("/summary", {"text": "x", "sentences": 0}, 400, "invalid_value"),
+        ("/summary", {"text": "x", "model": IAB}, 400, "model_route_mismatch"),
+        ("/summary", {"text": "x", "model": "gpt-4"}, 404, "model_not_found"),
+        ("/summary", {"text": LONG}, 420, "context_length_exceeded"),
+        ("/usecase/classify/iab", {}, 400, "missing_required_parameter"),
+        ("/gliner", {"text": "x", "labels": ["person"]}, 404, "model_not_found"),
+        ("/gliner", {"text": "x", "labels": []}, 400, "invalid_value"),
+    ],
+)
+async def test_mistakes_on_the_task_routes_are_told(
+    tmp_path: Path, path: str, body: dict[str, object], status: int, code: str
+) -> None:
+    async with caller(tmp_path) as (_, client):
+        reply = await client.post(path, json=body)
+
+    assert (reply.status_code, error_of(reply)["code"]) == (status, code)
+
+
+def test_a_moderation_has_openai_s_thirteen_categories() -> None:
+    result = moderation({"violence": 0.7, "hate": 0.49, "unheard of": 1.0})
+
+    assert result.flagged
+    assert [name for name, found in result.categories.items() if found] == ["violence"]
+    assert list(result.category_scores) == list(CATEGORIES)
+    assert len(CATEGORIES) == 13
+    assert result.category_applied_input_types["sexual/minors"] == ["text"]
+    assert not moderation({"violence": 0.7}, threshold=0.8).flagged
+
+
+async def test_the_catalogue_is_not_sent_twice_to_who_has_it(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (_, client):
+        first = await client.get("/v1/models")
+        again = await client.get("/v1/models", headers={"if-none-match": first.headers["etag"]})
+        other = await client.get(f"/v1/models/{IAB}", headers={"if-none-match": '"x"'})
+
+    assert first.headers["cache-control"] == "private, max-age=60"
+    assert (again.status_code, again.content) == (304, b"")
+    assert other.status_code == 200
+    assert json.loads(other.content)["id"] == IAB

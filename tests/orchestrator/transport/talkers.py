@@ -1,0 +1,152 @@
+"""A server with a small app, and clients that say what they like, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.settings import Settings
+from orchestrator.transport.listen import public_server
+
+
+@dataclass
+class Stage:
+    """A server with a small app: what it was asked, and how its longer answers ended."""
+
+    port: int
+    paths: list[str] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": message["text"]})
+            return
+        self.paths.append(scope["path"])
+        match scope["path"]:
+            case "/early":
+                await answer(send, b"early")
+            case "/endless":
+                await self._endless(receive, send)
+            case "/big":
+                await answer(send, b"x" * (32 << 20))
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                self.gone.set()
+            case "/wait":
+                await self.released.wait()
+                await answer(send, b"waited")
+            case _:
+                await self._echo(receive, send)
+
+    async def _echo(self, receive: Receive, send: Send) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.gone.set()
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        await answer(send, body)
+
+    async def _endless(self, receive: Receive, send: Send) -> None:
+        listening = asyncio.create_task(until_gone(receive))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not listening.done():
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await asyncio.sleep(0)
+        self.gone.set()
+
+
+async def until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def answer(send: Send, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextlib.asynccontextmanager
+async def stage(*, idle_s: float = 60.0, **overrides: object) -> AsyncIterator[Stage]:
+    settings = Settings.from_env({}, **overrides)
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        made = Stage(listener.getsockname()[1])
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await made.app(scope, receive, send)
+
+        server = public_server(app, settings, idle_s=idle_s)
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            async with asyncio.timeout(30):
+                yield made
+        finally:
+            made.released.set()
+            server.should_exit = True
+            await running
+
+
+class Client:
+    """A plain socket that says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[bytes, bytes]:
+        """Return the next answer's head and body."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        [length] = [
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length")
+        ]
+        return head, await self.reader.readexactly(length)
+
+    async def ended(self) -> bool:
+        """Wait until the server ends the connection; returns whether it said nothing more."""
+        try:
+            return await self.reader.read() == b""
+        except ConnectionError:
+            return True
+
+    async def drip(self, piece: bytes, *, every_s: float = 0.01) -> None:
+        """Send ``piece`` again and again until the server has had enough."""
+        with contextlib.suppress(ConnectionError):
+            while not (self.reader.at_eof() or self.writer.is_closing()):
+                await self.send(piece)
+                # Not a wait for anything: the pace of this client.
+                await asyncio.sleep(every_s)
+
+
+@contextlib.asynccontextmanager
+async def client(at: Stage, *, receive_bytes: int | None = None) -> AsyncIterator[Client]:
+    plain = socket.socket()
+    if receive_bytes is not None:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    plain.connect(("127.0.0.1", at.port))
+    limit = receive_bytes or 1 << 16
+    reader, writer = await asyncio.open_connection(sock=plain, limit=limit)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
