@@ -16,16 +16,25 @@ MARKDOWN_NAME: Final = "report.md"
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One number; ``at_most`` is its target, where it has one."""
+    """One number; ``at_most`` or ``at_least`` is its target, where it has one."""
 
     name: str
     value: float
     unit: str
     at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def met(self) -> bool | None:
-        return None if self.at_most is None else self.value <= self.at_most
+        if self.at_most is not None:
+            return self.value <= self.at_most
+        return None if self.at_least is None else self.value >= self.at_least
+
+    @property
+    def target(self) -> str:
+        if self.at_most is not None:
+            return f"≤ {self.at_most:g} {self.unit}"
+        return "" if self.at_least is None else f"≥ {self.at_least:g} {self.unit}"
 
     @property
     def verdict(self) -> str:
@@ -105,7 +114,7 @@ def _tables(section: Section) -> Iterable[Table]:
         (
             figure.name,
             f"{figure.value:.4g} {figure.unit}",
-            "" if figure.at_most is None else f"≤ {figure.at_most:g} {figure.unit}",
+            figure.target,
             figure.verdict,
         )
         for figure in section.figures

@@ -53,4 +53,9 @@ def arrays(lines: list[str]) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(
+            "Name the file whose lines to embed:"
+            " python examples/batch_embeddings.py lines.txt > vectors.jsonl"
+        )
     main(Path(sys.argv[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import dispatch, fallback, share
+from bench import dispatch, fallback, litellm, share
 from bench.dispatch import ECHO, Sample
 from bench.load import Outcome
 from bench.report import Figure, Report, Section, Table, keep, markdown
@@ -56,6 +56,13 @@ def test_a_figure_is_judged_by_its_target(
     assert Figure("f", value, "s", at_most).verdict == verdict
 
 
+@pytest.mark.parametrize(("value", "verdict"), [(49, "missed"), (50, "met")])
+def test_a_figure_may_have_to_be_large(value: float, verdict: str) -> None:
+    figure = Figure("f", value, "×", at_least=50)
+
+    assert (figure.target, figure.verdict) == ("≥ 50 ×", verdict)
+
+
 def sample(cpu_us: float, p50_ms: float) -> Sample:
     return Sample(cpu_us=cpu_us, p50_ms=p50_ms, p99_ms=9.0, per_s=100.0)
 
@@ -70,6 +77,23 @@ def test_dispatch_compares_rounds_with_the_echo_of_the_same_round() -> None:
         ("CPU ratio: POST /x, 1 connection", 2.0),
         ("added p50: POST /x, 1 connection", 0.4),
     ]
+
+
+def test_litellm_is_measured_in_our_requests() -> None:
+    ours, mocked = [sample(100, 1), sample(200, 1)], [sample(6000, 9), sample(8000, 9)]
+    proxied = [sample(9000, 9), sample(9000, 9)]
+    by_name = {litellm.OURS: ours, litellm.MOCKED: mocked, litellm.PROXIED: proxied}
+
+    found = litellm.report({32: by_name})
+
+    assert [(f.value, f.verdict) for f in found.figures] == [(50.0, "met"), (67.5, "met")]
+
+
+def test_litellm_mocks_the_answer_or_asks_the_provider() -> None:
+    mocked, proxied = litellm.configuration("An answer.", 4711)["model_list"]
+
+    assert mocked["litellm_params"]["mock_response"] == "An answer."
+    assert proxied["litellm_params"]["api_base"] == "http://127.0.0.1:4711/v1"
 
 
 def test_the_texts_of_dispatch_differ_and_are_about_as_long() -> None:

@@ -13,6 +13,7 @@ HEADINGS = {
     "/": "Inference on donated browser tabs",
     "/volunteer": "Lend this tab to people who need a small model",
     "/operate": "Sign in with a one-time link",
+    "/reference": "API reference",
 }
 
 
