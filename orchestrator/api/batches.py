@@ -201,7 +201,8 @@ def parse_new(body: bytes) -> NewBatch:
     try:
         wanted = parse(_BODY, body)
     except BadRequest as error:
-        if error.param in _REQUIRED and _FIELDS.decode(body).get(error.param) is None:
+        # What was refused first may hide that the rest is no JSON at all.
+        if error.param in _REQUIRED and parse(_FIELDS, body).get(error.param) is None:
             raise BadRequest(f"{error.param} is required", param=error.param) from None
         if error.param == "completion_window":
             raise BadRequest('completion_window must be "24h"', param=error.param) from None

@@ -1,13 +1,13 @@
 """Jobs that wait: for the edge and for the CPU worker, fair between projects.
 
 There is one queue for each lane, model and demand on the nodes, so that a project whose region has
-nobody holds up no other. In a queue, interactive jobs go before batch jobs and projects share by
-weight: start-time fair queueing (Goyal, Vin, Cheng 1996), a job's cost being its tokens.
+nobody holds up no other. In a queue, projects share by weight within a class (interactive, batch):
+start-time fair queueing (Goyal, Vin, Cheng 1996), a job's cost being its tokens.
 
     start = max(virtual time, the project's last finish);  finish = start + cost / weight
 
-The least start goes next, so nobody starves within a class. Batch jobs age: once one has waited
-`AGEING_S`, every tenth job is a batch job.
+The least start goes next, so nobody starves within a class. Which class goes next is said in
+`turns`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Final, Literal, NamedTuple
 from browser_node.protocol import ModelDigest
 from orchestrator.domain.model import Job, JobId, Priority, ProjectId, Verify
 
-AGEING_S: Final = 10.0
-BATCH_TURN: Final = 10
 # What a job costs beside its tokens: a thousand one-word jobs are not free.
 _COST_TOKENS: Final = 8
 
@@ -56,13 +54,14 @@ class _Entry:
 class _Class:
     """One priority class of one queue."""
 
-    __slots__ = ("finish", "heap", "size", "virtual")
+    __slots__ = ("finish", "heap", "size", "tokens", "virtual")
 
     def __init__(self) -> None:
         self.heap: list[_Entry] = []
         self.finish: dict[ProjectId, float] = {}
         self.virtual = 0.0
         self.size = 0
+        self.tokens = 0
 
     def head(self) -> _Entry | None:
         while self.heap and self.heap[0].job is None:
@@ -86,44 +85,14 @@ class _Class:
 
 
 class FairQueue:
-    __slots__ = ("classes", "interactive_in_a_row", "key", "tokens")
+    __slots__ = ("classes", "key")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.classes: dict[Priority, _Class] = {"interactive": _Class(), "batch": _Class()}
-        self.interactive_in_a_row = 0
-        self.tokens = 0
 
     def __len__(self) -> int:
         return self.classes["interactive"].size + self.classes["batch"].size
-
-    def head(self, now: float) -> Job | None:
-        """Return whose turn it is, or None when nobody waits."""
-        interactive = self.classes["interactive"].head()
-        batch = self.classes["batch"].head()
-        if batch is not None and (
-            interactive is None
-            or (
-                self.interactive_in_a_row >= BATCH_TURN - 1
-                and now - batch.since >= AGEING_S
-                # A job that has lost an attempt has waited for its turn already.
-                and interactive.start >= 0
-            )
-        ):
-            return batch.job
-        return interactive.job if interactive is not None else None
-
-    def heads(self, now: float, count: int) -> Iterator[Job]:
-        """Yield the next ``count`` in turn, for when the first cannot be placed."""
-        first = self.head(now)
-        if first is None:
-            return
-        yield first
-        others = [entry for of in self.classes.values() for entry in of.first(count)]
-        jobs = (entry.job for entry in others)
-        yield from itertools.islice(
-            (job for job in jobs if job is not None and job is not first), count - 1
-        )
 
 
 class Queues:
@@ -154,7 +123,7 @@ class Queues:
         heapq.heappush(of.heap, entry)
         job.waits_in = entry
         of.size += 1
-        queue.tokens += spec.tokens
+        of.tokens += spec.tokens
         self.size += 1
         self.lanes[lane] += 1
         self.by_project[spec.project_id] = self.by_project.get(spec.project_id, 0) + 1
@@ -168,7 +137,7 @@ class Queues:
         spec, queue = job.spec, entry.queue
         of = queue.classes[spec.priority]
         of.size -= 1
-        queue.tokens -= spec.tokens
+        of.tokens -= spec.tokens
         self.size -= 1
         self.lanes[queue.key.lane] -= 1
         self.by_project[spec.project_id] -= 1
@@ -176,8 +145,6 @@ class Queues:
             del self.by_project[spec.project_id]
         if served:
             of.virtual = max(of.virtual, entry.start)
-            batch = spec.priority == "batch"
-            queue.interactive_in_a_row = 0 if batch else queue.interactive_in_a_row + 1
         if not len(queue):
             del self.all[queue.key]
         elif len(of.heap) > 2 * of.size + 64:
@@ -185,31 +152,13 @@ class Queues:
             of.heap = [entry for entry in of.heap if entry.job is not None]
             heapq.heapify(of.heap)
 
-    def ahead(self, lane: Lane, job: Job) -> bool:
-        """Whether others wait for what ``job`` would take."""
-        rules = job.spec.rules
-        return Key(lane, job.spec.digest, rules.region, rules.verify) in self.all
-
     def waits(self, job: Job, lane: Lane) -> bool:
         """Whether ``job`` is in a queue of that lane."""
         return isinstance(job.waits_in, _Entry) and job.waits_in.queue.key.lane == lane
 
-    def tokens(self, lane: Lane) -> int:
-        """Return the tokens that wait in a lane."""
-        return sum(queue.tokens for key, queue in self.all.items() if key.lane == lane)
-
     def waiting(self, lane: Lane) -> Iterator[FairQueue]:
         """Yield the queues of a lane; they may change meanwhile."""
         return iter([queue for key, queue in self.all.items() if key.lane == lane])
-
-    def edge_wait_s(self, digest: ModelDigest, supply_tokens_per_s: float) -> float:
-        """Return how long what waits for the edge keeps the nodes of a model busy."""
-        tokens = sum(
-            queue.tokens
-            for key, queue in self.all.items()
-            if key.lane == "edge" and key.digest == digest
-        )
-        return tokens / max(supply_tokens_per_s, 1.0) if tokens else 0.0
 
     def ids(self) -> set[JobId]:
         """Return every job that waits (for checks, not for the hot path)."""

@@ -18,11 +18,13 @@ from browser_node.protocol import ModelDigest
 from orchestrator.domain.board import Board
 from orchestrator.domain.index import ahead_tokens
 from orchestrator.domain.model import Job
-from orchestrator.domain.queues import AGEING_S, BATCH_TURN, FairQueue, Key, Queues
+from orchestrator.domain.queues import FairQueue, Key, Queues
 
 if TYPE_CHECKING:
     from orchestrator.domain.placing import Placing
 
+AGEING_S: Final = 10.0
+BATCH_TURN: Final = 10
 # So many of a queue are tried when its head cannot be placed.
 LOOK_AHEAD: Final = 4
 
@@ -165,21 +167,19 @@ def requests_wait(queues: Queues, job: Job) -> bool:
 
 def edge_tokens(queues: Queues, digest: ModelDigest) -> int:
     """Return the tokens of the requests that wait for the nodes of a model."""
-    return sum(_tokens(q) for q in queues.waiting("edge") if q.key.digest == digest)
+    return sum(
+        queue.classes["interactive"].tokens
+        for queue in queues.waiting("edge")
+        if queue.key.digest == digest
+    )
 
 
 def worker_tokens(board: Board, digest: ModelDigest) -> float:
     """Return the tokens that the CPU workers compute before those of a new request for a model."""
-    tokens: float = sum(_tokens(queue) for queue in board.queues.waiting("cloud"))
+    tokens: float = sum(
+        queue.classes["interactive"].tokens for queue in board.queues.waiting("cloud")
+    )
     for worker in board.workers.values():
         speed = worker.speeds.get(digest)
         tokens += ahead_tokens(worker, 0.0 if speed is None else speed.tokens_per_s)
     return tokens
-
-
-def _tokens(queue: FairQueue) -> int:
-    """Return the tokens of a queue's requests."""
-    if not queue.classes["batch"].size:
-        return queue.tokens
-    entries = queue.classes["interactive"].heap
-    return sum(entry.job.spec.tokens for entry in entries if entry.job is not None)

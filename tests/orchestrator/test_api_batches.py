@@ -496,3 +496,10 @@ def test_a_batch_is_shown_in_whole_seconds() -> None:
 
     assert (batch.created_at, batch.expires_at, batch.cancelling_at) == (10, 20, 11)
     assert batch.in_progress_at is None
+
+
+def test_a_body_that_breaks_off_behind_a_wrong_field_is_no_json() -> None:
+    with pytest.raises(BadRequest, match="not valid JSON") as caught:
+        parse_new(b'{"endpoint": {"type": 1}, "completion_window": "\x01"}')
+
+    assert caught.value.code == "invalid_json"

@@ -12,9 +12,9 @@ from orchestrator.domain import events as ev
 from orchestrator.domain import router
 from orchestrator.domain.index import BACKGROUND_RUN_TOKENS
 from orchestrator.domain.model import NewJob
-from orchestrator.domain.queues import AGEING_S, BATCH_TURN
 from orchestrator.domain.scheduler import Scheduler
 from orchestrator.domain.trust import Policy
+from orchestrator.domain.turns import AGEING_S, BATCH_TURN
 from tests.orchestrator.domain.fleet_of import (
     MODEL,
     OTHER,

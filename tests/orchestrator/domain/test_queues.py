@@ -11,7 +11,8 @@ import pytest
 from browser_node.protocol import HANDED_BACK
 from orchestrator.domain import events as ev
 from orchestrator.domain.model import Job, NewJob
-from orchestrator.domain.queues import AGEING_S, BATCH_TURN, FairQueue, Queues
+from orchestrator.domain.queues import FairQueue, Queues
+from orchestrator.domain.turns import edge_tokens
 from tests.orchestrator.domain.fleet_of import (
     MODEL,
     OTHER,
@@ -40,15 +41,16 @@ def only(queues: Queues) -> FairQueue:
     return queue
 
 
-def served(queues: Queues, count: int, *, now: float = 0.0) -> list[Job]:
-    """Serve the next ``count`` jobs of the only queue in turn."""
+def served(queues: Queues, count: int) -> list[Job]:
+    """Serve the next ``count`` requests of the only queue in turn."""
     taken = []
-    queue = only(queues)
+    requests = only(queues).classes["interactive"]
     for _ in range(count):
-        head = queue.head(now)
+        head = requests.head()
         assert head is not None
-        queues.remove(head, served=True)
-        taken.append(head)
+        assert head.job is not None
+        taken.append(head.job)
+        queues.remove(head.job, served=True)
     return taken
 
 
@@ -117,51 +119,17 @@ def test_a_job_that_lost_an_attempt_goes_before_those_that_had_none() -> None:
     assert [one.spec.job_id for one in served(queues, 2)] == ["again", "first"]
 
 
-# ── priorities ───────────────────────────────────────────────────────────────────────────────────
-
-
-def test_interactive_jobs_go_before_batch_jobs() -> None:
-    queues = Queues()
-    waiting(queues, job("batch", priority="batch"))
-    waiting(queues, job("interactive"))
-
-    assert [one.spec.job_id for one in served(queues, 2)] == ["interactive", "batch"]
-
-
-def test_a_batch_job_that_has_waited_long_gets_every_tenth_turn() -> None:
-    queues = Queues()
-    for number in range(100):
-        waiting(queues, job(f"i{number}"))
-        waiting(queues, job(f"b{number}", priority="batch"))
-
-    order = [one.spec.priority for one in served(queues, 50, now=AGEING_S)]
-
-    assert Counter(order)["batch"] == 50 // BATCH_TURN
-    assert order[:BATCH_TURN] == ["interactive"] * (BATCH_TURN - 1) + ["batch"]
-
-
-def test_a_batch_job_that_has_just_come_waits_for_a_gap() -> None:
-    queues = Queues()
-    for number in range(50):
-        waiting(queues, job(f"i{number}"))
-    waiting(queues, job("b", priority="batch"))
-
-    assert all(one.spec.priority == "interactive" for one in served(queues, 50, now=1.0))
-
-
 def test_nobody_starves_whoever_else_keeps_coming() -> None:
     queues = Queues()
     waiting(queues, job("patient", project="patient", tokens=2000, weight=0.1))
-    waiting(queues, job("batch", project="night", priority="batch"))
     ends: dict[str, int] = {}
     for turn in range(3000):
         now = turn * 0.1
         waiting(queues, job(f"busy{turn}", project="busy", weight=10.0), now=now)
-        [one] = served(queues, 1, now=now)
+        [one] = served(queues, 1)
         ends.setdefault(str(one.spec.project_id), turn)
 
     assert ends["patient"] < 3000
-    assert ends["night"] * 0.1 < AGEING_S + 2 * BATCH_TURN
 
 
 # ── keeping count ────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +154,9 @@ def test_jobs_that_ended_elsewhere_do_not_pile_up() -> None:
 
     queue = only(queues)
     assert len(queue.classes["interactive"].heap) < 100
-    assert queue.head(0.0) is kept
+    head = queue.classes["interactive"].head()
+    assert head is not None
+    assert head.job is kept
 
 
 def test_the_next_few_are_told_in_turn_without_those_that_have_gone() -> None:
@@ -194,16 +164,22 @@ def test_the_next_few_are_told_in_turn_without_those_that_have_gone() -> None:
     jobs = [waiting(queues, job(f"j{number}")) for number in range(6)]
     queues.remove(jobs[1])
 
-    assert [one.spec.job_id for one in only(queues).heads(0.0, 4)] == ["j0", "j2", "j3", "j4"]
+    entries = only(queues).classes["interactive"].first(4)
+    jobs_ = [entry.job for entry in entries if entry.job is not None]
+    assert [one.spec.job_id for one in jobs_] == ["j0", "j2", "j3", "j4"]
 
 
-def test_what_waits_for_the_edge_is_told_in_seconds_of_its_nodes() -> None:
+def test_a_forecast_counts_the_requests_for_a_model_and_no_batch_work() -> None:
     queues = Queues()
-    for number in range(10):
+    gone = waiting(queues, job("gone", tokens=100))
+    for number in range(9):
         waiting(queues, job(f"j{number}", tokens=100))
     waiting(queues, job("other", digest=OTHER, tokens=5000))
+    waiting(queues, job("batch", tokens=5000, priority="batch"))
 
-    assert queues.edge_wait_s(MODEL, 500.0) == 2.0
+    assert edge_tokens(queues, MODEL) == 1000
+    queues.remove(gone)
+    assert edge_tokens(queues, MODEL) == 900
 
 
 def test_each_demand_on_nodes_has_a_queue_of_its_own() -> None:
