@@ -12,6 +12,7 @@ import orjson
 from orchestrator.api.bodies import EMBEDDINGS, EmbeddingsBody, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference
+from orchestrator.api.texts import check_count, check_not_empty
 from orchestrator.domain.model import Answered
 from orchestrator.errors import BadRequest
 from orchestrator.storage.catalogue import Model
@@ -41,13 +42,7 @@ class EmbeddingsRoute:
             else:
                 # Words are put together and taken apart again: too much for the event loop.
                 texts, names = await asyncio.to_thread(_texts, asked.input, model)
-        for text, name in zip(texts, names, strict=True):
-            if not text:
-                raise BadRequest(
-                    f"{name} is empty; it must have at least one character.",
-                    code="invalid_value",
-                    param=name,
-                )
+        check_not_empty(texts, names)
         answers = await self._inference.answer(exchange, model, texts, names=names, params={})
         if len(answers) <= _INLINE_ANSWERS:
             return _list(exchange, asked, answers)
@@ -59,12 +54,7 @@ def _check_items(items: Sequence[str | int | list[int]], inputs_max: int) -> Non
     kinds = set(map(type, items))
     if kinds == {int}:
         return
-    if not 1 <= len(items) <= inputs_max:
-        raise BadRequest(
-            f"input has {len(items):,} items; from 1 to {inputs_max:,} are taken.",
-            code="invalid_value",
-            param="input",
-        )
+    check_count(len(items), inputs_max)
     if len(kinds) > 1:
         raise BadRequest(
             "input mixes texts and token ids: send an array of texts, of token ids, or of"

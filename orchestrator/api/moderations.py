@@ -12,7 +12,7 @@ from orchestrator.api.bodies import MODERATIONS, ContentPart, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference
 from orchestrator.api.replies import Moderation, ModerationReply, encode
-from orchestrator.api.texts import part_text
+from orchestrator.api.texts import check_count, check_not_empty, part_text
 from orchestrator.errors import BadRequest
 
 DEFAULT_MODEL: Final = "zlm-v1-moderation-edge"
@@ -70,19 +70,8 @@ class ModerationsRoute:
                     if isinstance(part, ContentPart)
                 ]
                 texts, names = (["\n".join(parts)], ["input"]) if parts else ([], [])
-        if not 1 <= len(texts) <= self._inputs_max:
-            raise BadRequest(
-                f"input has {len(texts):,} items; from 1 to {self._inputs_max:,} are taken.",
-                code="invalid_value",
-                param="input",
-            )
-        for text, name in zip(texts, names, strict=True):
-            if not text:
-                raise BadRequest(
-                    f"{name} is empty; it must have at least one character.",
-                    code="invalid_value",
-                    param=name,
-                )
+        check_count(len(texts), self._inputs_max)
+        check_not_empty(texts, names)
         return texts, names
 
 

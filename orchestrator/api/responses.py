@@ -23,9 +23,9 @@ from orchestrator.api.replies import (
     encode,
 )
 from orchestrator.api.reply import Reply, Streamed
-from orchestrator.api.texts import conversation_text
+from orchestrator.api.texts import check_not_empty, conversation_text
 from orchestrator.clock import Clock
-from orchestrator.errors import ApiError, BadRequest
+from orchestrator.errors import ApiError
 from orchestrator.storage.catalogue import Model
 
 
@@ -196,10 +196,5 @@ def _of_message(
 def _text(asked: ResponsesBody) -> str:
     if not isinstance(asked.input, str):
         return conversation_text(asked.input, param="input")
-    if not asked.input:
-        raise BadRequest(
-            "input is empty; it must have at least one character.",
-            code="invalid_value",
-            param="input",
-        )
+    check_not_empty((asked.input,), ("input",))
     return asked.input

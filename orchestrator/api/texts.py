@@ -66,6 +66,27 @@ def part_text(part: ContentPart, param: str) -> str:
     return part.text
 
 
+def check_count(count: int, most: int) -> None:
+    """Raise `BadRequest` unless there are 1 to ``most`` inputs."""
+    if not 1 <= count <= most:
+        raise BadRequest(
+            f"input has {count:,} items; from 1 to {most:,} are taken.",
+            code="invalid_value",
+            param="input",
+        )
+
+
+def check_not_empty(texts: Sequence[str], names: Sequence[str]) -> None:
+    """Raise `BadRequest` naming the first text without a character."""
+    for text, name in zip(texts, names, strict=True):
+        if not text:
+            raise BadRequest(
+                f"{name} is empty; it must have at least one character.",
+                code="invalid_value",
+                param=name,
+            )
+
+
 def _shown(word: str | None) -> str:
     """Quote a word of the customer's own, as long as it is a word."""
     return repr(word) if word is not None and len(word) <= 40 else "unknown"

@@ -19,8 +19,8 @@ from orchestrator.errors import DeadlineExceeded
 DIGEST = ModelDigest("0" * 64)
 
 
-async def test_a_standstill_is_noticed_though_the_timer_is_the_first_to_run() -> None:
-    lost_s = 0.0
+def waiting_engine(clock: Clock) -> tuple[Scheduler, Engine]:
+    """An engine whose jobs wait for a CPU worker that is to come."""
     scheduler = Scheduler(
         models={DIGEST: ModelSpec(DIGEST, "m", 1, 1)},
         rng=random.Random(1),
@@ -29,10 +29,16 @@ async def test_a_standstill_is_noticed_though_the_timer_is_the_first_to_run() ->
     engine = Engine(
         scheduler=scheduler,
         models={},
-        clock=Clock(monotonic=lambda: time.monotonic() + lost_s),
+        clock=clock,
         agree=lambda *_: pytest.fail("there is nothing to compare"),
     )
     engine.expect_worker("starting")
+    return scheduler, engine
+
+
+async def test_a_standstill_is_noticed_though_the_timer_is_the_first_to_run() -> None:
+    lost_s = 0.0
+    _, engine = waiting_engine(Clock(monotonic=lambda: time.monotonic() + lost_s))
     job = NewJob(JobId("j.0"), DIGEST, "x", 1, ProjectId("p"), deadline_s=0.05)
     asked = asyncio.ensure_future(engine.answer([job]))
     await asyncio.sleep(0)
@@ -48,18 +54,7 @@ async def test_a_standstill_is_noticed_though_the_timer_is_the_first_to_run() ->
 
 
 async def test_a_large_request_is_placed_in_slices_so_that_others_get_their_turn() -> None:
-    scheduler = Scheduler(
-        models={DIGEST: ModelSpec(DIGEST, "m", 1, 1)},
-        rng=random.Random(1),
-        new_attempt_id=lambda: AttemptId("att_1"),
-    )
-    engine = Engine(
-        scheduler=scheduler,
-        models={},
-        clock=Clock(),
-        agree=lambda *_: pytest.fail("there is nothing to compare"),
-    )
-    engine.expect_worker("starting")
+    scheduler, engine = waiting_engine(Clock())
     jobs = [NewJob(JobId(f"j.{at}"), DIGEST, "x", 1, ProjectId("p")) for at in range(2_048)]
     asked = asyncio.ensure_future(engine.answer(jobs))
     seen: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 from collections.abc import Iterator
 from typing import Final
 
@@ -120,6 +121,7 @@ async def test_a_long_head_is_refused_whether_it_comes_in_one_piece_or_in_two() 
             at_once = await whole.answer()
         async with client(at) as halves:
             await halves.send(long[:30_000])
+            # Not a wait for anything: two pieces on the wire instead of one.
             await asyncio.sleep(0.05)
             await halves.send(long[30_000:])
             in_two = await halves.answer()
@@ -137,7 +139,7 @@ async def test_heads_on_one_connection_are_not_counted_together() -> None:
     async with stage(headers_max_bytes=4096) as at, client(at) as steady:
         for _ in range(8):
             await steady.send(halves[0])
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # a piece of its own on the wire
             await steady.send(halves[1])
             head, _ = await steady.answer()
             assert head.startswith(b"HTTP/1.1 200")
@@ -240,7 +242,7 @@ async def test_a_slow_reader_that_goes_on_gets_all_of_it() -> None:
         while left:
             piece = await slow.reader.readexactly(min(left, 1 << 20))
             left -= len(piece)
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.03)  # the pace of this reader
 
     assert head.startswith(b"HTTP/1.1 200")
 
@@ -250,7 +252,7 @@ async def test_a_slow_reader_of_a_stream_without_an_end_is_not_taken_for_one_tha
         await slow.send(b"GET /endless HTTP/1.1\r\n\r\n")
         for _ in range(40):
             await slow.reader.readexactly(256 << 10)
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.03)  # the pace of this reader
 
         assert not at.gone.is_set()
 
@@ -260,7 +262,6 @@ async def test_a_slow_reader_of_a_stream_without_an_end_is_not_taken_for_one_tha
 
 @pytest.fixture
 def many_descriptors() -> Iterator[int]:
-    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
