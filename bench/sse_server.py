@@ -116,7 +116,6 @@ def starlettes(count: int) -> ASGIApp:
                 "choices": [{**choice, "logprobs": None}],
                 "service_tier": "default",
                 "system_fingerprint": None,
-                "usage": None,
             }
             yield f"data: {json.dumps(chunk)}\n\n"
             await asyncio.sleep(0)

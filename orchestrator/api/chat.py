@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
+import msgspec
 import orjson
 
 from orchestrator.api import sse
@@ -81,6 +82,8 @@ async def _chunks(
     *,
     ended: Callable[[str], Literal["stop", "length"]],
 ) -> AsyncGenerator[bytes]:
+    wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
+
     def chunk(*choices: ChunkChoice, usage: ChatUsage | None = None) -> bytes:
         return sse.data(
             encode(
@@ -89,7 +92,7 @@ async def _chunks(
                     created=int(exchange.ts),
                     model=asked.model,
                     choices=choices,
-                    usage=usage,
+                    usage=usage if wants_usage else msgspec.UNSET,
                 )
             )
         )
@@ -104,7 +107,7 @@ async def _chunks(
             opening = b""
         await pieces.aclose()
         closing = opening + chunk(ChunkChoice(delta=ChunkDelta(), finish_reason=ended(pieces.text)))
-        if asked.stream_options is not None and asked.stream_options.include_usage:
+        if wants_usage:
             closing += chunk(usage=_usage(exchange))
         yield closing + b"data: [DONE]\n\n"
     except ApiError as error:

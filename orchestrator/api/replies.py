@@ -213,7 +213,10 @@ class ChatCompletionChunk(Reply, frozen=True, kw_only=True):
     service_tier: Literal["default"] = "default"
     system_fingerprint: None = None
     choices: tuple[ChunkChoice, ...]
-    usage: ChatUsage | None = None
+    usage: Annotated[
+        ChatUsage | msgspec.UnsetType | None,
+        Meta(description="With `include_usage` only: null in all chunks but the last."),
+    ] = msgspec.UNSET
 
 
 # ── the others ───────────────────────────────────────────────────────────────────────────────────

@@ -41,6 +41,7 @@ async def test_a_chat_stream_has_a_role_then_text_then_an_end(tmp_path: Path) ->
         assert {chunk["id"] for chunk in chunks} == {
             reply.headers["x-request-id"].replace("req_", "chatcmpl-")
         }
+        assert not any("usage" in chunk for chunk in chunks)
         [row] = backend.rows()
         assert (row["status"], row["output_tokens"]) == (200, 6)
 
@@ -56,6 +57,7 @@ async def test_the_usage_comes_in_a_last_chunk_for_those_who_ask(tmp_path: Path)
         chunks = [chunk async for chunk in stream]
 
     assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert all("usage" in chunk.model_fields_set for chunk in chunks)
     assert chunks[-1].choices == []
     usage = chunks[-1].usage
     assert usage is not None
