@@ -129,6 +129,13 @@ class Executor:
         self._started: float | None = None
         self._last_s = 0.0
         self._foreground_runs = 0
+        # Whether the last micro-batch was one of the background.
+        self.ran_background = False
+
+    @property
+    def has_foreground(self) -> bool:
+        """Whether an attempt is held that is not in the background."""
+        return any(not attempt.item.background for attempt in self._held.values())
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -196,6 +203,7 @@ class Executor:
         """
         budget_tokens = min(self.budget_tokens, MAX_BATCH_TOKENS)
         background = [attempt for attempt in self._held.values() if attempt.item.background]
+        self.ran_background = False
         if not background:
             return list(self._held.values()), budget_tokens, PLAN_BUDGET_S
         if len(background) < len(self._held) and self._foreground_runs < FOREGROUND_RUNS:
@@ -203,6 +211,7 @@ class Executor:
             foreground = [a for a in self._held.values() if not a.item.background]
             return foreground, budget_tokens, PLAN_BUDGET_S
         self._foreground_runs = 0
+        self.ran_background = True
         share = max(self.budget_tokens // BACKGROUND_SHARE, MIN_BACKGROUND_TOKENS)
         return background, min(share, budget_tokens), BACKGROUND_PLAN_S
 

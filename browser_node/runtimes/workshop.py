@@ -82,6 +82,9 @@ class Workshop:
         self._computations = 0
         self._refetched: set[int] = set()
         self._wake = asyncio.Event()
+        # Rest that computing has earned and that was not taken yet; what cuts it short.
+        self._owed_s = 0.0
+        self._urgent = asyncio.Event()
         self.rows: dict[ModelDigest, ModelRow] = {}
         self.last_job_at = float("-inf")
         self.jobs_done = 0
@@ -111,6 +114,8 @@ class Workshop:
             else:
                 self._executor.add((item,))
                 self._wake.set()
+                if not item.background:
+                    self._urgent.set()
 
     def drop(self, attempt_ids: Collection[str]) -> None:
         """Forget attempts; the one in isolation goes on, and nobody hears its outcome."""
@@ -179,8 +184,25 @@ class Workshop:
             ended = self._clock.monotonic()
         self._count(emissions)
         self._dispatch(ev.Finished(tuple(e for e in emissions if not self._is_challenge(e))))
+        self._owed_s += pause_after(ended - started, duty=self._politeness().duty)
+        await self._rest()
+
+    async def _rest(self) -> None:
+        """Rest for what was computed: all of it, or after the background until a request comes.
+
+        What the request cuts off is added to the rest after it, so that the share of time holds.
+        """
+        if self._owed_s > 0.0 and self._executor.ran_background:
+            self._urgent.clear()
+            if not self._executor.has_foreground:
+                began = self._clock.monotonic()
+                await self._clock.wait(self._urgent, self._owed_s)
+                self._owed_s = max(0.0, self._owed_s - (self._clock.monotonic() - began))
+                return
+            rest_s = 0.0
+        else:
+            rest_s, self._owed_s = self._owed_s, 0.0
         # The loop runs once even without a rest: a pong, cancel, pause or drain acts here.
-        rest_s = pause_after(ended - started, duty=self._politeness().duty)
         await self._clock.sleep(rest_s)
 
     def _is_challenge(self, outcome: Emission) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from starlette.responses import JSONResponse
 
@@ -174,6 +175,28 @@ async def test_half_a_share_of_the_cpu_means_resting_as_long_as_computing(
         await peer.expect(p.Results)
 
     assert any(rest_s >= result.compute_s > 0.0 for rest_s in clock.rests)
+
+
+async def test_the_rest_after_the_background_makes_way_and_is_taken_with_the_next(
+    server: FakeOrchestrator, tmp_path: Path
+) -> None:
+    clock = RecordingClock()
+    limits = VolunteerLimits(cpu_share=0.5)
+    async with tiny_node(
+        server, tmp_path / "node", limits=limits, clock=clock, meanwhile=lambda: clock.leap(5.0)
+    ):
+        peer = await joined(server)
+        line = msgspec.structs.replace(job(server, "line"), background=True)
+        await peer.send(p.Jobs(items=(line,)))
+        await peer.expect(p.Results)
+        clock.rests.clear()
+        # Each batch takes five seconds, and so does the rest for it.
+        await peer.send(p.Jobs(items=(job(server, "request"),)))
+        await peer.expect(p.Results)
+        await peer.send(p.Jobs(items=(job(server, "another"),)))
+        await peer.expect(p.Results)
+
+    assert 6.0 < max(clock.rests) <= 10.5
 
 
 # ── downloads ────────────────────────────────────────────────────────────────────────────────────

@@ -136,10 +136,17 @@ class ArithmeticOnnx:
 
 
 class RecordingClock(LoopClock):
-    """Real time that does not wait: rests are written down instead."""
+    """Real time that does not wait, and can leap: rests are written down instead."""
 
     def __init__(self) -> None:
         self.rests: list[float] = []
+        self._leapt_s = 0.0
+
+    def leap(self, seconds: float) -> None:
+        self._leapt_s += seconds
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._leapt_s
 
     async def sleep(self, seconds: float) -> None:
         self.rests.append(seconds)
