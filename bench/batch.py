@@ -1,8 +1,8 @@
 """What batches cost those who do not wait for them, and what a crash costs a batch.
 
-A batch of short lines runs to its end on the CPU worker and two native nodes, which stand in for
-tabs; a visitor asks a short question ten times a second, before and meanwhile. Then a file of
-100 MB is uploaded, checked and begun. Then a batch on stub nodes, so that lines come thick and
+A batch of short lines runs to its end on the CPU worker and two tabs in real Chromium, which share
+the machine; a visitor asks a short question ten times a second, before and meanwhile. Then a file
+of 100 MB is uploaded, checked and begun. Then a batch on stub nodes, so that lines come thick and
 fast, whose server is killed (SIGKILL) at random moments and started again: at the end each line of
 the input must be in exactly one of the two files, once.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import random
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,17 +20,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from playwright.sync_api import sync_playwright
 
+from bench import chromium
 from bench.batch_client import Customer, Visitor, write_input
 from bench.load import quantile
-from bench.processes import ROOT, first_line, module, unique_mb
+from bench.processes import first_line, module, unique_mb
 from bench.report import Figure, Section, Table
 from bench.stub import TRUSTING
 from e2e.server import Server, eventually, serving
 
 TARGET_P95_RATIO: Final = 2.0
 TARGET_GROWTH_MB: Final = 60.0
-_NATIVE_NODES: Final = 2
+_TABS: Final = 2
 _PAUSE_S: Final = 0.1
 _SHORT_BYTES: Final = 200
 _SAMPLE_S: Final = 0.2
@@ -65,12 +66,16 @@ class Waits(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A batch of short lines beside a visitor. Memory is the server's, in 10⁶ bytes."""
+    """A batch of short lines beside a visitor. Memory is the server's, in 10⁶ bytes.
+
+    ``edge_share`` is the part of all answers meanwhile that tabs gave.
+    """
 
     seconds: float
     idle: Waits
     during: Waits
     counts: dict[str, int]
+    edge_share: float
     growth_mb: float
     wrong_lines: int
 
@@ -122,7 +127,7 @@ def measure(sizes: Sizes, *, seed: int) -> Section:
     """Do all three; each has a server of its own, ended with it."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        with serving(place / "run", env=TRUSTING) as server, _natives(server, place):
+        with serving(place / "run", env=TRUSTING) as server, _tabs(server, place):
             run = _run(server, place, sizes)
             large = _large(server, place, sizes)
         killed = _killed(place, sizes, random.Random(seed))
@@ -140,16 +145,20 @@ def _run(server: Server, place: Path, sizes: Sizes) -> Run:
     customer.wait(customer.create(customer.upload(warm)), timeout_s=sizes.timeout_s)
     with Visitor(server, pause_s=_PAUSE_S) as before:
         before.stay(sizes.idle_s)
+    before_edge, before_all = _answered(server)
     started = time.monotonic()
     with Memory(server.pid) as memory:
         batch_id = customer.create(file_id)
         with Visitor(server, pause_s=_PAUSE_S) as meanwhile:
             batch = customer.wait(batch_id, timeout_s=sizes.timeout_s)
+    seconds = time.monotonic() - started
+    edge, all_ = _answered(server)
     return Run(
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         idle=_waits(before),
         during=_waits(meanwhile),
         counts=batch["request_counts"],
+        edge_share=(edge - before_edge) / (all_ - before_all),
         growth_mb=memory.growth_mb,
         wrong_lines=wrong_lines(customer, batch, sizes.lines),
     )
@@ -214,28 +223,20 @@ def _waits(visitor: Visitor) -> Waits:
     return Waits(len(ordered), visitor.failed, quantile(ordered, 0.5), quantile(ordered, 0.95))
 
 
+def _answered(server: Server) -> tuple[int, int]:
+    """Return how many jobs tabs have answered, and how many all have."""
+    stats = server.stats()
+    return stats["jobs_answered_edge"], stats["jobs_answered"]
+
+
 @contextlib.contextmanager
-def _natives(server: Server, place: Path) -> Iterator[None]:
-    """Have native nodes join for the length of a block, and wait until they are ready."""
-    logs: list[Path] = []
-    with contextlib.ExitStack() as stack:
-        for number in range(_NATIVE_NODES):
-            words = ("--url", server.url, "--data-dir", str(place / f"node-{number}"))
-            logs.append(place / f"node-{number}.log")
-            log = stack.enter_context(logs[-1].open("wb"))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", "node", *words],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        eventually(
-            lambda: all("ready" in log.read_text() for log in logs),
-            timeout_s=120,
-            what="the native nodes",
-        )
+def _tabs(server: Server, place: Path) -> Iterator[None]:
+    """Have tabs donate for the length of a block, each in a browser of its own, once ready."""
+    with sync_playwright() as playwright, contextlib.ExitStack() as stack:
+        for number in range(_TABS):
+            folder = place / f"profile-{number}"
+            context = stack.enter_context(chromium.profile(playwright, folder))
+            chromium.marked(chromium.donate(context, server.url), "ready")
         yield
 
 
@@ -261,6 +262,7 @@ def report(sizes: Sizes, run: Run, large: Large, killed: Killed) -> Section:
         Figure(f"{sizes.lines:,} short lines", run.seconds, "s"),
         Figure("lines a second", sizes.lines / run.seconds, ""),
         Figure("lines lost, doubled or failed", run.wrong_lines + run.counts["failed"], "", 0),
+        Figure("answered by tabs, of all", run.edge_share * 100, "%"),
         Figure("memory growth meanwhile", run.growth_mb, "MB", TARGET_GROWTH_MB),
         Figure(f"upload of {sizes.large_mb} MB", large.upload_s, "s"),
         Figure("its batch made", large.create_s, "s"),
@@ -271,8 +273,8 @@ def report(sizes: Sizes, run: Run, large: Large, killed: Killed) -> Section:
     ]
     columns = ("interactive requests", "answers", "failed", "p50 ms", "p95 ms")
     note = (
-        f"CPU worker and {_NATIVE_NODES} native nodes; lines of {_SHORT_BYTES} bytes. The killed"
-        f" batch ended as {killed.status}."
+        f"CPU worker and {_TABS} tabs at half a processor each; lines of {_SHORT_BYTES} bytes."
+        f" The killed batch ended as {killed.status}."
     )
     return Section(
         "batch", "Batches beside interactive requests", figures, [Table(columns, rows)], note

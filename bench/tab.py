@@ -7,20 +7,18 @@ share the machine with the browser.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
-from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, sync_playwright
 
+from bench import chromium
 from bench.dispatch import compose
 from bench.load import Order, give
 from bench.meter import Meter, metering
@@ -40,32 +38,7 @@ WARM_S: Final = 3.0
 BOOT_CPU_S: Final = 1.0
 SECOND_VISIT_KB: Final = 100.0
 MEMORY_MB: Final = 350.0
-_READY_MS: Final = 120_000
 _CONNECTIONS: Final = 8
-
-# Notes the click, the worker's first word (Python runs by then) and the moment all is ready. The
-# machine is busy with this benchmark: its pressure must not pause the tab that is measured.
-_MARKS: Final = """
-(() => {
-  const marks = {}, waiting = {};
-  const mark = name => { marks[name] ??= performance.now(); waiting[name]?.(marks); };
-  window.benchMarked = (name, patience) => new Promise((resolve, reject) => {
-    if (marks[name]) return resolve(marks);
-    waiting[name] = resolve;
-    setTimeout(() => reject(new Error(`${name} did not come within ${patience} ms`)), patience);
-  });
-  addEventListener('click', () => mark('click'), {capture: true});
-  const Original = Worker;
-  window.Worker = class extends Original {
-    constructor(...words) { super(...words); this.addEventListener('message', () => mark('word')); }
-  };
-  window.PressureObserver = class { async observe() {} disconnect() {} };
-  new MutationObserver(() => {
-    const states = [...document.querySelectorAll('ul.models li span:last-child')];
-    if (states.length && states.every(state => state.textContent === 'ready')) mark('ready');
-  }).observe(document, {subtree: true, childList: true, characterData: true});
-})()
-"""
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,11 +76,11 @@ def measure(*, visits: int, seconds: float) -> Section:
     ):
         for number in range(visits):
             profile = Path(folder) / f"profile-{number}"
-            with _chromium(playwright, profile) as context:
+            with chromium.profile(playwright, profile) as context:
                 cold.append(_visit(context, profile, meter))
-            with _chromium(playwright, profile) as context:
+            with chromium.profile(playwright, profile) as context:
                 warm.append(_visit(context, profile, meter))
-            with _chromium(playwright, profile) as context:
+            with chromium.profile(playwright, profile) as context:
                 full.append(_visit(context, profile, meter, full_share=True))
                 if number == visits - 1:
                     work = _work(context, profile, server, seconds)
@@ -115,37 +88,15 @@ def measure(*, visits: int, seconds: float) -> Section:
     return report(cold, warm, full, work)
 
 
-@contextlib.contextmanager
-def _chromium(playwright: Playwright, profile: Path) -> Iterator[BrowserContext]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = [os.environ.get("CHROMIUM_PATH"), *map(shutil.which, names)]
-    context = playwright.chromium.launch_persistent_context(
-        profile,
-        executable_path=next((path for path in found if path), None),
-        args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-    )
-    context.add_init_script(_MARKS)
-    try:
-        yield context
-    finally:
-        context.close()
-
-
 def _visit(
     context: BrowserContext, profile: Path, meter: Meter, *, full_share: bool = False
 ) -> Visit:
     meter.reset()
-    page = context.new_page()
-    page.goto(f"http://127.0.0.1:{meter.port}/volunteer")
-    button = page.get_by_role("button", name="Start donating")
-    button.wait_for()
-    if full_share:
-        _give_all(page)
-    button.click()
-    _marked(page, "word")
+    page = chromium.donate(context, f"http://127.0.0.1:{meter.port}", full_share=full_share)
+    chromium.marked(page, "word")
     pid = _renderer(profile)
     boot_cpu_s = thread_cpu_seconds(pid, "DedicatedWorker")
-    marks = _marked(page, "ready")
+    marks = chromium.marked(page, "ready")
     return Visit(
         ready_s=(marks["ready"] - marks["click"]) / 1000,
         boot_s=(marks["word"] - marks["click"]) / 1000,
@@ -155,17 +106,6 @@ def _visit(
         requests=meter.requests,
         socket_kb=meter.socket_bytes / 1000,
     )
-
-
-def _marked(page: Page, name: str) -> dict[str, float]:
-    """Wait for a mark and return all that have been set, in milliseconds of the page's clock."""
-    # A promise, as the page's policy forbids what Playwright's own waiting would evaluate.
-    marks: dict[str, float] = page.evaluate(f"benchMarked('{name}', {_READY_MS})")
-    return marks
-
-
-def _give_all(page: Page) -> None:
-    page.get_by_label("Processor time").fill("100")
 
 
 def _renderer(profile: Path) -> int:
@@ -188,7 +128,7 @@ def _renderer(profile: Path) -> int:
 def _work(context: BrowserContext, profile: Path, server: Server, seconds: float) -> Work:
     """Let the tab work at full share, on texts of about 160 tokens that differ."""
     page = context.pages[-1]
-    _give_all(page)
+    chromium.give_all(page)
     bodies = tuple(
         json.dumps({"model": "all-minilm-l6-v2", "input": text, "encoding_format": "base64"})
         for text in compose(64)
