@@ -55,7 +55,10 @@ def serve(**options: Any) -> None:
 @_data_dir
 @_build_dir
 @click.option("--threads", type=int, help="Threads of one computation [all cores].")
-def worker(data_dir: Path | None, build_dir: Path | None, threads: int | None) -> None:
+@click.option("--parent", type=int, hidden=True, help="End with this process, the one that asks.")
+def worker(
+    data_dir: Path | None, build_dir: Path | None, threads: int | None, parent: int | None
+) -> None:
     """Run a trusted CPU worker for the orchestrator that serves DATA_DIR on this machine."""
     from browser_node.runtimes import native  # noqa: PLC0415 — onnxruntime is slow to import
 
@@ -67,6 +70,7 @@ def worker(data_dir: Path | None, build_dir: Path | None, threads: int | None) -
             data_dir=settings.data_dir,
             build_dir=settings.build_dir,
             threads=settings.cpu_worker_threads,
+            parent=parent,
         )
     )
 

@@ -75,8 +75,12 @@ def run_node(*, url: str, data_dir: Path, cpu_share: float, threads: int) -> int
     return asyncio.run(node.run())
 
 
-def run_worker(*, data_dir: Path, build_dir: Path, threads: int) -> int:
-    """Work for the orchestrator that serves ``data_dir`` until it goes; return an exit code."""
+def run_worker(*, data_dir: Path, build_dir: Path, threads: int, parent: int | None = None) -> int:
+    """Work for the orchestrator that serves ``data_dir`` until it goes; return an exit code.
+
+    ``parent`` is the process to end with: who started this one, unless another pid is given. Who
+    starts a worker should, as a starter that dies at once is no parent any more when this looks.
+    """
     log = log_lines("worker")
     endpoint = data_dir / "run" / "worker.json"
     try:
@@ -96,7 +100,7 @@ def run_worker(*, data_dir: Path, build_dir: Path, threads: int) -> int:
         limits=VolunteerLimits(threads=threads),
         log=log,
         backoff=_WORKER_BACKOFF,
-        leash=os.getppid(),
+        leash=os.getppid() if parent is None else parent,
         isolation=IsolatedProcess(build_dir / "models", threads=max(1, threads), log=log),
     )
     return asyncio.run(node.run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -47,6 +48,8 @@ class WorkerSupervisor:
             str(build_dir),
             "--threads",
             str(threads),
+            "--parent",
+            str(os.getpid()),
         ]
         self._report = report
         self._clock = clock

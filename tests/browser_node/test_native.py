@@ -38,9 +38,9 @@ def node_command(url: str, data_dir: Path) -> list[str]:
     return command(f"sys.exit(native.run_node({arguments}))")
 
 
-def worker_command(data_dir: Path, build_dir: Path) -> list[str]:
+def worker_command(data_dir: Path, build_dir: Path, *, parent: int | None = None) -> list[str]:
     folders = f"data_dir=Path({str(data_dir)!r}), build_dir=Path({str(build_dir)!r})"
-    return command(f"sys.exit(native.run_worker({folders}, threads=1))")
+    return command(f"sys.exit(native.run_worker({folders}, threads=1, parent={parent}))")
 
 
 async def started(arguments: list[str]) -> asyncio.subprocess.Process:
@@ -193,6 +193,20 @@ async def test_the_worker_ends_when_the_server_is_killed(
     assert isinstance(await peer.expect(p.Bye, 5), p.Bye)
     await asyncio.wait_for(gone, 5)
     await parent.wait()
+
+
+async def test_the_worker_ends_when_the_server_was_killed_before_it_began(
+    endpoint: tuple[FakeOrchestrator, Path], tmp_path: Path
+) -> None:
+    _, data_dir = endpoint
+    gone = await started([sys.executable, "-c", ""])
+    await gone.wait()
+
+    process = await started(worker_command(data_dir, tmp_path / "build", parent=gone.pid))
+    code, log = await ended(process)
+
+    assert code == 0
+    assert log[-1]["reason"] == "the server is gone"
 
 
 # ── isolation ────────────────────────────────────────────────────────────────────────────────────
