@@ -28,6 +28,8 @@ check: lint
 
 # Apart: Playwright's synchronous interface, which the journeys use, keeps an event loop running that
 # tests with loops of their own cannot share. A journey needs both cores of a small machine to itself.
+# Where the environment forbids bytecode, each of hundreds of processes would compile all modules anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	@browser=$$(scripts/setup-browser) && export CHROMIUM_PATH="$$browser" && \
 		$(BIN)/pytest tests --numprocesses 2 --dist worksteal $(ARGS) && $(BIN)/pytest e2e $(ARGS)

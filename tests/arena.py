@@ -41,6 +41,7 @@ from orchestrator.transport.nodes_ws import NodeSocket, bearer_check
 from orchestrator.transport.origins import Origins
 from orchestrator.transport.register import SOCKET_PATH, Register, admitted
 from tests.fakes import DIMENSIONS, ScriptedNode
+from tests.servers import running
 
 # Most tests are not about trust: whoever calibrates is believed, and nobody looks again.
 TRUSTING = Policy(trust_after=0, audit_share=0.0)
@@ -214,11 +215,7 @@ async def arena(
     with tempfile.TemporaryDirectory() as folder, listener:
         unix, path = listen.bind_unix(Path(folder))
         servers = [listen.public_server(app, settings), listen.private_server(worker_socket)]
-        tasks = [
-            asyncio.create_task(servers[0].serve(sockets=[listener])),
-            asyncio.create_task(servers[1].serve(sockets=[unix])),
-        ]
-        running = Arena(
+        made = Arena(
             engine=engine,
             url=f"http://127.0.0.1:{listener.getsockname()[1]}",
             worker={"socket": str(path), "secret": secret},
@@ -226,17 +223,14 @@ async def arena(
             digest=next(iter(models)),
             caps=counted,
         )
-        await running.until(lambda: all(server.started for server in servers))
-        try:
-            yield running
-        finally:
-            engine.close()
-            for node in running.nodes:
-                if node._socket is not None:
-                    await node.leave()
-            for server in servers:
-                server.should_exit = True
-            await asyncio.gather(*tasks)
+        async with running(servers[0], listener), running(servers[1], unix):
+            try:
+                yield made
+            finally:
+                engine.close()
+                for node in made.nodes:
+                    if node._socket is not None:
+                        await node.leave()
 
 
 def frames(node: ScriptedNode, kind: type[p.Frame]) -> list[Any]:

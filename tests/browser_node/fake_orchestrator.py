@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from browser_node import protocol as p
+from tests.servers import running
 
 F = TypeVar("F", bound=p.Frame)
 
@@ -152,13 +153,11 @@ class FakeOrchestrator:
             listener.bind(str(uds) if uds else ("127.0.0.1", 0))
             if not uds:
                 self.url = f"http://localhost:{listener.getsockname()[1]}"
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            try:
-                yield
-            finally:
-                server.should_exit = True
-                server.force_exit = True
-                await task
+            async with running(server, listener):
+                try:
+                    yield
+                finally:
+                    server.force_exit = True
 
 
 def sent(request: Request, path: Path, *, immutable: bool) -> Response:

@@ -20,9 +20,9 @@ from starlette.routing import BaseRoute, Route
 
 from tests.browser_node.built import BUILD
 from tests.browser_node.fake_orchestrator import sent
+from tests.chromium_flags import FLAGS
 
 STATIC = BUILD.parent / "static"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 ISOLATED = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-embedder-policy": "require-corp",
@@ -137,7 +137,7 @@ async def browser(profile: Path) -> AsyncIterator[BrowserContext]:
     """Run Chromium with a profile on disk: a second visit finds what the first one left."""
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
-            profile, executable_path=chromium(), args=ARGUMENTS
+            profile, executable_path=chromium(), args=FLAGS
         )
         try:
             yield context

@@ -15,6 +15,8 @@ from tests.browser_node.stress import stress_texts
 from wasm_build.wordpiece import build_table
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+# Of the others, Unicode has assigned no code point, or left all to private use.
+PLANES_WITH_CHARACTERS = (0, 1, 2, 3, 14)
 Engines = tuple[RustTokenizer, WordPieceTokenizer]
 
 text_of_few_kinds = st.text(
@@ -138,9 +140,14 @@ def test_a_tokenizer_of_another_kind_is_refused(change: dict[str, object], reaso
 
 @pytest.mark.slow
 def test_the_published_tokenizer_is_matched_on_every_code_point(published: Engines) -> None:
+    rust, python = published
     for start in range(0, 0x110000, 64):
-        text = " ".join(f"a{chr(c)}b {chr(c)}{chr(c)}" for c in range(start, start + 64))
-        rust, python = published
+        # In planes with characters also without letters beside it: alone, it may be in no piece.
+        alone = start >> 16 in PLANES_WITH_CHARACTERS
+        text = " ".join(
+            f"a{chr(c)}b {chr(c)}{chr(c)}" if alone else f"a{chr(c)}b"
+            for c in range(start, start + 64)
+        )
         assert python.encode(text, max_tokens=4096) == rust.encode(text, max_tokens=4096)
 
 

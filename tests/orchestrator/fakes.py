@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import socket
+import ssl
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,18 +38,24 @@ from orchestrator.errors import InternalError
 from orchestrator.settings import Settings
 from orchestrator.storage import keys
 from orchestrator.storage.catalogue import Catalogue, load_catalogue
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.keyring import Keyring
 from orchestrator.storage.objects import open_objects
 from orchestrator.storage.request_log import RequestLog
 from orchestrator.storage.writer import Writer
 from orchestrator.transport.listen import public_server
+from tests.orchestrator.databases import database_in
+from tests.servers import running
 
 EMBEDDINGS: Final = "all-minilm-l6-v2"
 IAB: Final = "zlm-v1-iab-classify-edge"
 IAB_ALIAS: Final = "zlm-v1-iab-classify-cloud"
 SUMMARY: Final = "zlm-v1-summary-cloud"
 DIMENSIONS: Final = 384
+
+# The tests' servers speak plain HTTP; a client of its own mind would read all of the machine's
+# certificates, which takes longer than most of its requests.
+NO_CERTIFICATES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PUNCTUATION: Final = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -268,7 +275,7 @@ def backend_in(folder: Path, **overrides: object) -> Iterator[Backend]:
     """Make a `Backend` in an empty folder and put it away afterwards."""
     build_dir = write_build(folder / "build")
     settings = Settings.from_env({}, data_dir=folder / "data", build_dir=build_dir, **overrides)
-    database = open_database(settings.data_dir)
+    database = database_in(settings.data_dir)
     pepper = keys.load_pepper(settings.data_dir)
     writer = Writer(database, queue_max=settings.log_queue_max, flush_s=settings.log_flush_s)
     keyring = Keyring(
@@ -320,15 +327,17 @@ async def serving(backend: Backend) -> AsyncIterator[str]:
     """Serve on a real socket with the server that `zerogpu serve` uses; yields the URL."""
     await backend.batches.start()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = public_server(backend.app, backend.settings)
-        running = asyncio.create_task(server.serve(sockets=[listener]))
         host, port = listener.getsockname()
         try:
-            yield f"http://{host}:{port}"
+            async with running(public_server(backend.app, backend.settings), listener):
+                yield f"http://{host}:{port}"
         finally:
-            server.should_exit = True
-            await running
             await backend.batches.stop(10)
+
+
+def client_of(url: str, *, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+    """Return a client of the server at ``url``."""
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=10, verify=NO_CERTIFICATES)
 
 
 @contextlib.asynccontextmanager
@@ -340,7 +349,7 @@ async def caller(
         headers = {"x-api-key": backend.new_key().api_key}
         async with (
             serving(backend) as url,
-            httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as client,
+            client_of(url, headers=headers) as client,
         ):
             yield backend, client
 

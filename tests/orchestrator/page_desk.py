@@ -18,10 +18,10 @@ from orchestrator.domain.effects import Evidence
 from orchestrator.domain.fleet import DecisionRow, NodeRow
 from orchestrator.domain.trust import Identity, Policy, RuntimeClass, Standing
 from orchestrator.storage.audit_log import OperatorLog
-from orchestrator.storage.database import open_database
 from orchestrator.storage.nodes import NodeLog
 from orchestrator.storage.standings import StandingLog
 from orchestrator.storage.writer import Writer
+from tests.orchestrator.databases import database_in
 from tests.orchestrator.page_fakes import MODELS, STARTED_AT, FakeFleet
 
 DECIDED = DecisionRow(
@@ -117,7 +117,7 @@ def open_desk(
     folder: Path, fleet: FakeFleet, clock: Clock
 ) -> Iterator[tuple[FakeEngine, FleetControl]]:
     """Open a database in ``folder`` and put the desk's records in it."""
-    database = open_database(folder)
+    database = database_in(folder)
     writer = Writer(database, queue_max=1_000, flush_s=0.01)
     engine = FakeEngine(fleet, StandingLog(writer), NodeLog(writer), clock)
     try:

@@ -23,6 +23,7 @@ from orchestrator.transport.origins import Origins
 from orchestrator.transport.pages import build_pages
 from tests.orchestrator.page_desk import FakeEngine, open_desk
 from tests.orchestrator.page_fakes import FakeFleet, FakeSignIn
+from tests.servers import running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -85,13 +86,10 @@ async def serve(
         # Listening before the server runs: the first request waits in the kernel.
         listener = socket.create_server(("127.0.0.1", port))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        task.add_done_callback(lambda _: served.stopped.set())
         served = Served(url, fleet, engine, sign_in, shutdown, server, requests)
-        try:
-            yield served
-        finally:
-            shutdown.set()
-            server.should_exit = True
-            async with asyncio.timeout(10):
-                await task
+        async with running(server, listener) as serving:
+            serving.add_done_callback(lambda _: served.stopped.set())
+            try:
+                yield served
+            finally:
+                shutdown.set()

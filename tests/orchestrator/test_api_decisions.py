@@ -16,7 +16,15 @@ from orchestrator.domain.fleet import DecisionRow
 from orchestrator.storage import projects
 from orchestrator.storage.objects import open_objects
 from orchestrator.storage.request_log import RequestLog
-from tests.orchestrator.fakes import SUMMARY, Backend, LocalEngine, backend_in, error_of, serving
+from tests.orchestrator.fakes import (
+    SUMMARY,
+    Backend,
+    LocalEngine,
+    backend_in,
+    client_of,
+    error_of,
+    serving,
+)
 
 NUMBER = "0123456789abcdef01234567"
 
@@ -80,7 +88,7 @@ async def asked(
         [project] = projects.list_projects(backend.database)
         async with (
             serving(backend) as url,
-            httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as client,
+            client_of(url, headers=headers) as client,
         ):
             yield backend, engine, project.project_id, client
 

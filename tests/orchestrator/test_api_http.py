@@ -20,6 +20,7 @@ from tests.orchestrator.fakes import (
     SUMMARY,
     backend_in,
     caller,
+    client_of,
     error_of,
     serving,
 )
@@ -60,7 +61,7 @@ async def raw(client: httpx.AsyncClient, sent: bytes) -> bytes:
 )
 async def test_every_route_wants_a_key(tmp_path: Path, method: str, path: str) -> None:
     with backend_in(tmp_path) as backend:
-        async with serving(backend) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serving(backend) as url, client_of(url) as client:
             missing = await client.request(method, path)
             unknown = await client.request(method, path, headers={"x-api-key": "zgpu-api-no"})
             long = await client.request(method, path, headers={"x-api-key": "z" * 5_000})

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx2 as httpx
 import openai
 import pytest
 
@@ -19,6 +18,7 @@ from tests.orchestrator.fakes import (
     SUMMARY,
     Backend,
     backend_in,
+    client_of,
     serving,
     vector_of,
 )
@@ -207,7 +207,7 @@ async def test_the_sdk_raises_its_own_error_for_each_of_ours(tmp_path: Path) -> 
 async def test_a_bearer_key_counts_only_without_x_api_key(tmp_path: Path) -> None:
     with backend_in(tmp_path) as backend:
         key = backend.new_key().api_key
-        async with serving(backend) as url, httpx.AsyncClient(base_url=url) as http:
+        async with serving(backend) as url, client_of(url) as http:
             bearer = {"authorization": f"Bearer {key}"}
             alone = await http.get("/v1/models", headers=bearer)
             beside = await http.get("/v1/models", headers=bearer | {"x-api-key": "zgpu-api-x"})

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2 as httpx
 import jsonschema_rs
 import msgspec
 import pytest
@@ -23,7 +22,15 @@ from orchestrator.api.endpoints import ENDPOINTS, Endpoint
 from orchestrator.api.examples import EXAMPLES
 from orchestrator.api.openapi import document, examples_of
 from orchestrator.settings import Settings
-from tests.orchestrator.fakes import EMBEDDINGS, IAB, SUMMARY, backend_in, caller, serving
+from tests.orchestrator.fakes import (
+    EMBEDDINGS,
+    IAB,
+    SUMMARY,
+    backend_in,
+    caller,
+    client_of,
+    serving,
+)
 
 URL: Final = "https://api.example.org"
 DOCUMENT: Final[dict[str, Any]] = msgspec.json.decode(
@@ -212,7 +219,7 @@ def test_what_may_be_answered_unchanged_says_so() -> None:
 
 async def test_it_is_served_without_a_key_and_may_be_kept(tmp_path: Path) -> None:
     with backend_in(tmp_path, public_url=URL) as backend:
-        async with serving(backend) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serving(backend) as url, client_of(url) as client:
             first = await client.get("/openapi.json")
             alias = await client.get("/v1/openapi.json")
             again = await client.get(

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import pytest
 
 from orchestrator.api.metrics import Metrics
 from orchestrator.api.operations import Operations
-from tests.orchestrator.fakes import EMBEDDINGS, SUMMARY, backend_in, serving
+from tests.orchestrator.fakes import EMBEDDINGS, SUMMARY, backend_in, client_of, serving
 
 
 async def test_health_and_readiness_are_different_questions(tmp_path: Path) -> None:
     with backend_in(tmp_path) as backend:
-        async with serving(backend) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serving(backend) as url, client_of(url) as client:
             ready = await client.get("/readyz")
             backend.ready.yes = False
             not_ready = await client.get("/readyz")
@@ -32,7 +31,7 @@ async def test_health_and_readiness_are_different_questions(tmp_path: Path) -> N
 async def test_metrics_count_answers_tokens_times_and_the_log(tmp_path: Path) -> None:
     with backend_in(tmp_path) as backend:
         headers = {"x-api-key": backend.new_key().api_key}
-        async with serving(backend) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serving(backend) as url, client_of(url) as client:
             ask = {"model": SUMMARY, "input": "the cat sat. a dog ran"}
             await client.post("/v1/responses", headers=headers, json=ask)
             await client.post("/v1/responses", headers=headers, json=ask)

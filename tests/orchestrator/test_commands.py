@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import httpx2 as httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,9 +16,17 @@ from orchestrator import commands
 from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 from orchestrator.errors import CatalogueError, OperatorError
 from orchestrator.storage import audit_log, console_sessions, keys, standings
-from orchestrator.storage.database import open_database, open_for_command
+from orchestrator.storage.database import open_for_command
 from orchestrator.storage.writer import Writer
-from tests.orchestrator.fakes import EMBEDDINGS, IAB_ALIAS, backend_in, serving, write_build
+from tests.orchestrator.databases import database_in
+from tests.orchestrator.fakes import (
+    EMBEDDINGS,
+    IAB_ALIAS,
+    backend_in,
+    client_of,
+    serving,
+    write_build,
+)
 
 Run = Callable[..., Result]
 
@@ -104,7 +111,7 @@ async def test_a_key_made_on_the_command_line_works_at_once_in_the_running_serve
     run: Run, tmp_path: Path
 ) -> None:
     with backend_in(tmp_path) as backend:
-        async with serving(backend) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serving(backend) as url, client_of(url) as client:
             result = await asyncio.to_thread(run, "keys", "create", "--json")
             made = json.loads(result.stdout)
             reply = await client.get("/v1/models", headers={"x-api-key": made["api_key"]})
@@ -157,7 +164,7 @@ def test_a_rule_that_is_not_allowed_is_refused_in_words(run: Run) -> None:
 
 
 def keep_standings(folder: Path, *kept: Standing) -> None:
-    database = open_database(folder)
+    database = database_in(folder)
     writer = Writer(database, queue_max=100, flush_s=0)
     for number, standing in enumerate(kept):
         standings.StandingLog(writer).changed(standing, now=float(number))

@@ -17,7 +17,7 @@ from orchestrator.console.control import Control
 from orchestrator.console.sign_in import StoredSignIn
 from orchestrator.settings import Settings
 from orchestrator.storage.console_sessions import create_link
-from orchestrator.storage.database import open_database
+from tests.orchestrator.databases import database_in
 from tests.orchestrator.page_desk import open_desk
 from tests.orchestrator.page_fakes import FakeFleet, FakeSignIn, Reply, ask, http_scope
 
@@ -278,7 +278,7 @@ async def test_a_stream_outlives_its_session_only_briefly(inside: Desk) -> None:
 
 
 async def test_links_and_sessions_are_kept_in_the_database(tmp_path: Path) -> None:
-    database = open_database(tmp_path)
+    database = database_in(tmp_path)
     clock = Clock(wall=lambda: 1000.0)
     sign_in = StoredSignIn(database, clock=clock, settings=Settings())
     try:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from orchestrator.domain.trust import Identity, RuntimeClass
 from orchestrator.orders import Orders
-from orchestrator.storage.database import open_database
 from orchestrator.storage.nodes import NodeLog, key_digest
 from orchestrator.storage.standings import StandingLog, carry_out, find_standing
 from orchestrator.storage.writer import Writer
 from tests.arena import arena
+from tests.orchestrator.databases import database_in
 
 BANNED = 4461
 
@@ -19,7 +19,7 @@ BANNED = 4461
 async def test_a_ban_from_the_command_line_closes_a_connected_node_and_a_release_lets_it_back(
     tmp_path: Path,
 ) -> None:
-    database = open_database(tmp_path)
+    database = database_in(tmp_path)
     writer = Writer(database, queue_max=1000, flush_s=0.001)
     try:
         async with arena(
@@ -58,7 +58,7 @@ async def test_a_ban_from_the_command_line_closes_a_connected_node_and_a_release
 
 
 async def test_orders_given_before_the_server_started_are_not_given_again(tmp_path: Path) -> None:
-    database = open_database(tmp_path)
+    database = database_in(tmp_path)
     writer = Writer(database, queue_max=1000, flush_s=0.001)
     try:
         async with arena() as a:

@@ -10,8 +10,9 @@ from typing import get_args
 import pytest
 
 from orchestrator.storage.batches import Batches, BatchRow, LineRow, Status
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.files import File, Files
+from tests.orchestrator.databases import database_in
 
 ROW = BatchRow(
     id="batch_1",
@@ -29,7 +30,7 @@ ROW = BatchRow(
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 

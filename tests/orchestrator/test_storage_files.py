@@ -11,9 +11,10 @@ import pytest
 
 from orchestrator.errors import BadRequest, StorageError
 from orchestrator.settings import Settings
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.files import File, Files, object_name, sweep_files, sweep_orphans
 from orchestrator.storage.objects import Objects, open_objects
+from tests.orchestrator.databases import database_in
 
 MINE: Final = "proj_mine"
 THEIRS: Final = "proj_theirs"
@@ -21,7 +22,7 @@ THEIRS: Final = "proj_theirs"
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 

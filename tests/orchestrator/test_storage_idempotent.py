@@ -11,9 +11,10 @@ from sqlalchemy import Connection, insert
 
 from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import Conflict
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.idempotent import IdempotentAnswers, Scope, Settled
 from orchestrator.storage.schema import batches, idempotent_answers
+from tests.orchestrator.databases import database_in
 
 TTL_S = 100.0
 ASKED, ELSE = b"\x01" * 32, b"\x02" * 32
@@ -22,7 +23,7 @@ SCOPE = Scope(ProjectId("p"), KeyId("k"), "/v1/files", "one")
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 
@@ -87,10 +88,10 @@ def test_the_second_request_gets_the_first_ones_answer_and_writes_nothing(
 
 
 def test_an_answer_is_found_after_a_restart(tmp_path: Path) -> None:
-    before = open_database(tmp_path)
+    before = database_in(tmp_path)
     settle(IdempotentAnswers(before, ttl_s=TTL_S), "a")
     before.close()
-    after = open_database(tmp_path)
+    after = database_in(tmp_path)
 
     found = IdempotentAnswers(after, ttl_s=TTL_S).find(SCOPE, ASKED, now=TTL_S - 1)
     after.close()

@@ -12,13 +12,14 @@ from orchestrator.domain.model import KeyId
 from orchestrator.errors import OperatorError
 from orchestrator.storage import console_sessions, keys, nodes
 from orchestrator.storage.bootstrap import bootstrap
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.writer import Writer
+from tests.orchestrator.databases import database_in
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 

@@ -10,13 +10,14 @@ import pytest
 from orchestrator.domain.model import DEFAULT_RULES, ProjectId, Rules
 from orchestrator.errors import OperatorError
 from orchestrator.storage import audit_log, keys, projects
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.schema import projects as table
+from tests.orchestrator.databases import database_in
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 

@@ -12,10 +12,11 @@ from orchestrator.domain import trust
 from orchestrator.domain.effects import Evidence
 from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 from orchestrator.storage import audit_log, standings
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.nodes import NodeLog
 from orchestrator.storage.schema import standings as table
 from orchestrator.storage.writer import Writer
+from tests.orchestrator.databases import database_in
 
 WASM = RuntimeClass("browser/wasm")
 NATIVE = RuntimeClass("native/cpu")
@@ -25,7 +26,7 @@ BERT = Identity("b" * 64)
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 

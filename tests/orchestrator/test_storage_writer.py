@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.model import KeyId, ProjectId
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.request_log import RequestLog, RequestRow
 from orchestrator.storage.writer import Insert, Writer
+from tests.orchestrator.databases import database_in
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+    opened = database_in(tmp_path)
     yield opened
     opened.close()
 

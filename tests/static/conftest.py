@@ -10,12 +10,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
+from tests.chromium_flags import FLAGS
 from tests.orchestrator.page_server import REPOSITORY, Served, serve
 
 ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
+    *FLAGS,
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
     "--hide-scrollbars",

@@ -61,19 +61,27 @@ def tokens(published: dict[str, bytes]) -> list[list[int]]:
     return [tokenizer.encode(text).ids for text in TEXTS]
 
 
+Graphs = dict[minilm.Precision, bytes]
+
+
 def graph(published: dict[str, bytes], precision: minilm.Precision) -> bytes:
     return minilm.build(
         published["config.json"], published["model.safetensors"], precision=precision
     )
 
 
+@pytest.fixture(scope="module")
+def graphs(published: dict[str, bytes]) -> Graphs:
+    return {"int8": graph(published, "int8"), "float32": graph(published, "float32")}
+
+
 class Model:
     """A graph of `minilm.build`, run natively."""
 
-    def __init__(self, published: dict[str, bytes], precision: minilm.Precision) -> None:
+    def __init__(self, graph: bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(graph(published, precision), options)
+        self._session = onnxruntime.InferenceSession(graph, options)
 
     def vectors(self, sequences: list[list[int]]) -> npt.NDArray[np.float32]:
         """Encode in one batch, padded to the longest; [n, 384]."""
@@ -88,14 +96,26 @@ class Model:
 
 
 @pytest.fixture(scope="module")
-def int8(published: dict[str, bytes]) -> Model:
-    return Model(published, "int8")
+def int8(graphs: Graphs) -> Model:
+    return Model(graphs["int8"])
 
 
 @pytest.fixture(scope="module")
-def reference(published: dict[str, bytes], tokens: list[list[int]]) -> npt.NDArray[np.float32]:
+def alone(int8: Model, tokens: list[list[int]]) -> npt.NDArray[np.float32]:
+    """The int8 graph's vectors, each text alone."""
+    return np.concatenate([int8.vectors([sequence]) for sequence in tokens])
+
+
+@pytest.fixture(scope="module")
+def together(int8: Model, tokens: list[list[int]]) -> npt.NDArray[np.float32]:
+    """The int8 graph's vectors, all texts in one batch."""
+    return int8.vectors(tokens)
+
+
+@pytest.fixture(scope="module")
+def reference(graphs: Graphs, tokens: list[list[int]]) -> npt.NDArray[np.float32]:
     """The float32 graph's vectors, each text alone."""
-    model = Model(published, "float32")
+    model = Model(graphs["float32"])
     return np.concatenate([model.vectors([sequence]) for sequence in tokens])
 
 
@@ -106,49 +126,39 @@ def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArr
 
 
 def test_a_text_alone_is_close_to_float32(
-    int8: Model, reference: npt.NDArray[np.float32], tokens: list[list[int]]
+    alone: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
 ) -> None:
-    alone = np.concatenate([int8.vectors([sequence]) for sequence in tokens])
-
     assert cosines(alone, reference).min() >= 0.995
 
 
 def test_texts_in_one_batch_are_close_to_float32(
-    int8: Model, reference: npt.NDArray[np.float32], tokens: list[list[int]]
+    together: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
 ) -> None:
-    assert cosines(int8.vectors(tokens), reference).min() >= 0.995
+    assert cosines(together, reference).min() >= 0.995
 
 
 def test_a_text_s_vector_does_not_depend_on_its_batch_mates(
-    int8: Model, tokens: list[list[int]]
+    together: npt.NDArray[np.float32], alone: npt.NDArray[np.float32]
 ) -> None:
-    alone = np.concatenate([int8.vectors([sequence]) for sequence in tokens])
-
-    assert cosines(int8.vectors(tokens), alone).min() >= 0.9999
+    assert cosines(together, alone).min() >= 0.9999
 
 
-def test_vectors_have_length_one(int8: Model, tokens: list[list[int]]) -> None:
-    lengths = np.linalg.norm(int8.vectors(tokens), axis=1)
-
-    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+def test_vectors_have_length_one(together: npt.NDArray[np.float32]) -> None:
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
-def test_the_int8_graph_is_about_a_quarter_of_the_float32_graph(
-    published: dict[str, bytes],
-) -> None:
-    int8, float32 = graph(published, "int8"), graph(published, "float32")
-
-    assert len(int8) < 0.27 * len(float32)
+def test_the_int8_graph_is_about_a_quarter_of_the_float32_graph(graphs: Graphs) -> None:
+    assert len(graphs["int8"]) < 0.27 * len(graphs["float32"])
 
 
-def test_the_same_weights_give_the_same_bytes(published: dict[str, bytes]) -> None:
-    assert graph(published, "int8") == graph(published, "int8")
+def test_the_same_weights_give_the_same_bytes(published: dict[str, bytes], graphs: Graphs) -> None:
+    assert graph(published, "int8") == graphs["int8"]
 
 
 def test_the_outliers_are_the_channels_with_the_largest_values(
-    published: dict[str, bytes], tokens: list[list[int]]
+    graphs: Graphs, tokens: list[list[int]]
 ) -> None:
-    largest = largest_by_outliers(graph(published, "float32"), tokens)
+    largest = largest_by_outliers(graphs["float32"], tokens)
 
     for outliers, values in largest.items():
         assert set(np.argsort(values)[-len(outliers) :]) == set(outliers)

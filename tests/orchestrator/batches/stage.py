@@ -19,10 +19,11 @@ from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import ApiError
 from orchestrator.settings import Settings
 from orchestrator.storage.batches import ENDED, BatchRow
-from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.database import Database
 from orchestrator.storage.files import File, Files, object_name
 from orchestrator.storage.keys import Principal
 from orchestrator.storage.objects import Objects, open_objects
+from tests.orchestrator.databases import database_in
 
 CHAT: Final = "/v1/chat/completions"
 MINE: Final = Principal(ProjectId("p1"), KeyId("k1"))
@@ -187,7 +188,7 @@ def opened(
 ) -> Stage:
     """Make a service on the data directory in ``folder``, not started; on the event loop."""
     settings = Settings.from_env({}, data_dir=folder / "data", **overrides)
-    database = open_database(settings.data_dir)
+    database = database_in(settings.data_dir)
     objects = open_objects(settings)
     model, hands = model or Model(), hands or Hands()
     stage: Stage

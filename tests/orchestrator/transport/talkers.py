@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.settings import Settings
 from orchestrator.transport.listen import public_server
+from tests.servers import running
 
 
 @dataclass
@@ -88,15 +89,12 @@ async def stage(*, idle_s: float = 60.0, **overrides: object) -> AsyncIterator[S
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await made.app(scope, receive, send)
 
-        server = public_server(app, settings, idle_s=idle_s)
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            async with asyncio.timeout(30):
-                yield made
-        finally:
-            made.released.set()
-            server.should_exit = True
-            await running
+        async with running(public_server(app, settings, idle_s=idle_s), listener):
+            try:
+                async with asyncio.timeout(30):
+                    yield made
+            finally:
+                made.released.set()
 
 
 class Client:
