@@ -302,7 +302,8 @@ class Engine:
             if not connection.session.trusted:
                 connection.link.send(frame)
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
         except TimeoutError:
             message = f"The server shut down before the answer came; it waited {timeout_s:g} s."
             for waiting in set(self._waiting.values()):

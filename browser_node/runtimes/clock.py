@@ -18,5 +18,8 @@ class LoopClock:
 
     async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
         """Return when ``event`` is set or ``seconds`` have passed, whichever is first."""
+        # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes with the event,
+        # and a loop of ours that was to end goes on.
         with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await event.wait()
