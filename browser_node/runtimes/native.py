@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -37,6 +38,9 @@ from browser_node.session import Identity
 
 WORKER_PATH: Final = "/worker/v1"
 _PARENT_POLL_S: Final = 1.0
+# The server that it works for goes first, and whatever else this machine is there for: with all
+# cores computing lines of batches, each of the server's steps waited for a slice of time.
+_WORKER_NICENESS: Final = 10
 # The server next door is back at once or not at all.
 _WORKER_BACKOFF: Final = Backoff(base_s=0.1, cap_s=2.0)
 
@@ -82,6 +86,8 @@ def run_worker(*, data_dir: Path, build_dir: Path, threads: int, parent: int | N
     starts a worker should, as a starter that dies at once is no parent any more when this looks.
     """
     log = log_lines("worker")
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: not on Windows
+        os.nice(_WORKER_NICENESS)
     endpoint = data_dir / "run" / "worker.json"
     try:
         told = json.loads(endpoint.read_text())
