@@ -61,9 +61,9 @@ async def test_a_request_that_comes_while_a_line_computes_is_in_the_next_batch()
 
 
 async def test_a_batch_of_the_background_is_short() -> None:
-    bench = Bench(budget_tokens=1024)
+    bench = Bench(budget_tokens=128)
     for number in range(60):
-        bench.add(f"line-{number}", words(14), background=True)
+        bench.add(f"line-{number}", words(6), background=True)
 
     await bench.run_all()
 
@@ -81,13 +81,13 @@ async def test_on_a_fast_node_it_holds_more_within_the_same_time() -> None:
 
 
 async def test_on_a_slow_node_it_keeps_to_the_budget_of_any_batch() -> None:
-    bench = Bench(budget_tokens=32)
+    bench = Bench(budget_tokens=8)
     for number in range(10):
-        bench.add(f"line-{number}", words(14), background=True)
+        bench.add(f"line-{number}", words(2), background=True)
 
     await bench.run_all()
 
-    assert {sum(batch) for batch in bench.encoder.batches} == {32}
+    assert {sum(batch) for batch in bench.encoder.batches} == {8}
 
 
 async def test_the_background_gets_a_batch_after_a_few_others() -> None:
