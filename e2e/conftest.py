@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from playwright.sync_api import BrowserContext, BrowserType
 
 from e2e.server import ROOT, TRUSTING, UNHEDGED, Server, serving
+from tests.chromium_flags import FLAGS
+
+# Where a profile keeps what it was sent and what it has compiled of that.
+CACHES = ("Cache", "Code Cache")
 
 
 def chromium_path() -> str | None:
@@ -38,9 +44,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
         **browser_type_launch_args,
         "executable_path": path,
         "args": [
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
+            *FLAGS,
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
@@ -64,17 +68,78 @@ def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]
 
 
 @pytest.fixture(scope="session")
+def kept_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the browsers of earlier journeys were sent and have compiled; empty at first."""
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture
+def new_profile(
+    browser_type: BrowserType,
+    browser_type_launch_args: dict[str, Any],
+    browser_context_args: dict[str, Any],
+    kept_caches: Path,
+    tmp_path: Path,
+) -> Iterator[Callable[[], BrowserContext]]:
+    """Start a Chromium with a profile of its own: no key, model or choice, but warm caches.
+
+    Compiling the runtime is most of the work of a first visit, which `test_visit.py` is about. The
+    caches go by address: the server must be at `tab_port`.
+    """
+    profiles: list[Path] = []
+    contexts: list[BrowserContext] = []
+
+    def start() -> BrowserContext:
+        profiles.append(tmp_path / f"profile-{len(profiles)}")
+        for kept in kept_caches.iterdir():
+            shutil.copytree(kept, profiles[-1] / "Default" / kept.name)
+        contexts.append(
+            browser_type.launch_persistent_context(
+                profiles[-1], **browser_type_launch_args, **browser_context_args
+            )
+        )
+        return contexts[-1]
+
+    yield start
+    for context in contexts:
+        context.close()
+    if profiles:
+        for name in CACHES:
+            shutil.rmtree(kept_caches / name, ignore_errors=True)
+            (profiles[0] / "Default" / name).rename(kept_caches / name)
+    for profile in profiles:
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tab_port() -> int:
+    """A port for servers that run one after another."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with its CPU worker for all tests that leave it as it was; trusts every tab."""
     with serving(tmp_path_factory.mktemp("shared") / "data", env=UNHEDGED) as server:
         yield server
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own, to be harmed; it trusts every tab that has calibrated."""
-    with serving(tmp_path / "data", env=TRUSTING) as server:
+@pytest.fixture(scope="module")
+def harmed_server(tmp_path_factory: pytest.TempPathFactory, tab_port: int) -> Iterator[Server]:
+    data_dir = tmp_path_factory.mktemp("harmed") / "data"
+    with serving(data_dir, env=TRUSTING, port=tab_port) as server:
         yield server
+
+
+@pytest.fixture
+def server(harmed_server: Server) -> Server:
+    """A file's own server, to be harmed; whole again for each journey, its counters go on.
+
+    It trusts every tab that has calibrated.
+    """
+    return harmed_server.mended()
 
 
 def sdk(server: Server, **options: Any) -> openai.OpenAI:

@@ -83,6 +83,13 @@ class Server:
             eventually(self.ready, what="readiness")
         return self
 
+    def mended(self) -> Server:
+        """Start the server if it has ended, and wait until it and its worker are ready."""
+        if self.process is None or self.process.poll() is not None:
+            return self.start(port=int(self.url.rsplit(":", 1)[1]))
+        eventually(self.ready, what="readiness")
+        return self
+
     def _find(self, pattern: str, offset: int) -> str:
         assert self.process is not None
         text = self.log()[offset:]
@@ -162,6 +169,12 @@ class Server:
             content_type="application/json",
         )
         return status, headers, json.loads(raw) if raw else None
+
+    def ask(self, route: str, body: dict[str, Any]) -> tuple[str, Any]:
+        """Return where the answer was made, and the answer; any other status fails the test."""
+        status, headers, answer = self.infer(route, body)
+        assert status == 200, answer
+        return headers["x-inference-type"], answer
 
     def stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = json.loads(self.get("/stats")[2])

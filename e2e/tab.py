@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
 
 from e2e.server import Server, eventually
 
@@ -59,6 +59,7 @@ class Tab:
         if not self.page.is_closed():
             self.page.evaluate("0")  # lets messages that are still under way arrive
         left = [e for e in self.errors if not any(part in e for part in but)]
+        self.errors.clear()  # a tab may go on to another journey: it has heard of these
         assert not left, left
 
     # ── what a visitor does ──────────────────────────────────────────────────────────────────────
@@ -88,6 +89,14 @@ class Tab:
     def donate(self) -> Tab:
         return self.open().agree().wait_ready()
 
+    def pause(self) -> None:
+        self.page.get_by_role("button", name="Pause").click()
+        eventually(lambda: self.state()[0] == "paused", what="the pause")
+
+    def resume(self) -> None:
+        self.page.get_by_role("button", name="Resume").click()
+        eventually(lambda: self.state()[0] == "active", what="the resumption")
+
     @property
     def node_id(self) -> str:
         return self.page.locator(".node .mono").inner_text(timeout=READY_MS)
@@ -106,17 +115,24 @@ class Tab:
         wanted = self.node_id
         return next((row for row in fleet(self.server)["nodes"] if row["id"] == wanted), None)
 
+    def state(self) -> tuple[str, str]:
+        """Return the state of the tab as the server was told it, and the reason."""
+        row = self.row() or {}
+        return row.get("state", ""), row.get("reason", "")
+
     def listed(self) -> bool:
         row = self.row()
         return row is not None and len(row["models"]) == 3
 
     # ── harm ─────────────────────────────────────────────────────────────────────────────────────
 
-    def renderer_pid(self, browser: Browser) -> int:
+    def renderer_pid(self) -> int:
         """Return the pid of the renderer that this tab's site runs in.
 
         The browser must have no other page open on a site, or the answer is ambiguous.
         """
+        browser = self.context.browser
+        assert browser is not None
         session = browser.new_browser_cdp_session()
         processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
         session.detach()
@@ -131,6 +147,31 @@ class Tab:
         with self.page.expect_event("crash"):
             task = session._loop.create_task(session._impl_obj.send("Page.crash", None, None))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+class Visitor:
+    """Somebody with one browser profile, whose tab stays open from journey to journey."""
+
+    def __init__(self, context: BrowserContext, server: Server) -> None:
+        self._context = context
+        self._server = server
+        self.visits: list[Tab] = []
+
+    def tab(self) -> Tab:
+        """Return the open tab if it is at work, else that of a new visit."""
+        if not self.visits or not self._at_work(self.visits[-1]):
+            self.leave()
+            self.visits.append(Tab(self._context, self._server).donate())
+        return self.visits[-1]
+
+    def leave(self) -> None:
+        if self.visits:
+            self.visits[-1].page.close()
+
+    def _at_work(self, tab: Tab) -> bool:
+        if tab.page.is_closed() or not tab.page.locator(".node .mono").count():
+            return False
+        return tab.state()[0] == "active"
 
 
 def fleet(server: Server) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import datetime
 import http.client
 import ipaddress
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,26 +22,27 @@ from e2e.tab import Tab
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def tab(server: Server, context: BrowserContext) -> Iterator[Tab]:
+def test_the_home_page_tells_its_three_users_what_this_is_with_true_numbers(
+    server: Server, context: BrowserContext
+) -> None:
     tab = Tab(context, server)
-    yield tab
-    tab.assert_clean()
-
-
-def test_the_home_page_tells_its_three_users_what_this_is_with_true_numbers(tab: Tab) -> None:
-    tab.server.infer("embeddings", {"model": "all-minilm-l6-v2", "input": "hello"})
-    tab.page.goto(tab.server.url)
+    server.infer("embeddings", {"model": "all-minilm-l6-v2", "input": "hello"})
+    tab.page.goto(server.url)
 
     expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
     for link in ("/volunteer", "/operate"):
         expect(tab.page.locator(f"main a[href^='{link}']").first).to_be_visible()
     expect(tab.page.locator("main")).to_contain_text("/v1")
-    assert tab.server.stats()["jobs_answered"] == 1
+    # Nobody has asked this server before.
+    assert server.stats()["jobs_answered"] == 1
+    tab.assert_clean()
 
 
 def test_the_console_link_signs_in_once_and_shows_the_fleet_live(
-    server: Server, context: BrowserContext, browser: Browser
+    server: Server,
+    context: BrowserContext,
+    browser: Browser,
+    new_profile: Callable[[], BrowserContext],
 ) -> None:
     operator = Tab(context, server)
     operator.page.goto(f"{server.url}/operate")
@@ -53,8 +54,7 @@ def test_the_console_link_signs_in_once_and_shows_the_fleet_live(
     expect(table).to_contain_text("cpu_", timeout=10_000)
 
     # Another visitor's browser: the row appears by itself, and goes by itself.
-    other = browser.new_context()
-    visitor = Tab(other, server).open().agree()
+    visitor = Tab(new_profile(), server).open().agree()
     node_id = visitor.node_id
     expect(table).to_contain_text(node_id, timeout=60_000)
     eventually(
@@ -68,7 +68,6 @@ def test_the_console_link_signs_in_once_and_shows_the_fleet_live(
     )
     visitor.page.close()
     expect(table).not_to_contain_text(node_id, timeout=10_000)
-    other.close()
 
     again = Tab(browser.new_context(), server)
     again.page.goto(server.console_url)
@@ -78,18 +77,22 @@ def test_the_console_link_signs_in_once_and_shows_the_fleet_live(
 
 
 def test_an_open_dashboard_does_not_keep_the_server_from_stopping(
-    server: Server, context: BrowserContext
+    tmp_path: Path, context: BrowserContext
 ) -> None:
-    operator = Tab(context, server)
-    operator.page.goto(server.console_url)
-    expect(operator.page.get_by_role("table")).to_contain_text("cpu_", timeout=10_000)
+    # The page is there before the CPU worker is.
+    with serving(tmp_path / "data", wait_ready=False) as server:
+        operator = Tab(context, server)
+        operator.page.goto(server.console_url)
+        expect(operator.page.get_by_role("table")).to_contain_text("cpu_", timeout=30_000)
 
-    assert server.terminate(timeout_s=15) == 0
+        assert server.terminate(timeout_s=15) == 0
     # From here on the page reports refused connections; that is the truth.
 
 
-def test_the_volunteer_page_is_isolated_and_served_under_a_strict_policy(server: Server) -> None:
-    _, headers, _ = server.get("/volunteer")
+def test_the_volunteer_page_is_isolated_and_served_under_a_strict_policy(
+    shared_server: Server,
+) -> None:
+    _, headers, _ = shared_server.get("/volunteer")
 
     assert headers["cross-origin-opener-policy"] == "same-origin"
     assert headers["cross-origin-embedder-policy"] == "require-corp"
@@ -98,8 +101,8 @@ def test_the_volunteer_page_is_isolated_and_served_under_a_strict_policy(server:
     assert "unsafe" not in policy
 
 
-def test_a_foreign_host_name_is_not_answered(server: Server) -> None:
-    assert server.get("/", host="evil.example")[0] == 421
+def test_a_foreign_host_name_is_not_answered(shared_server: Server) -> None:
+    assert shared_server.get("/", host="evil.example")[0] == 421
 
 
 def test_https_is_served_with_a_certificate(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,29 @@ TRUSTED_S = 90.0
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def context(new_profile: Callable[[], BrowserContext]) -> BrowserContext:
+    return new_profile()
+
+
+@pytest.fixture
+def server(tmp_path: Path, tab_port: int) -> Iterator[Server]:
     """A server as anybody starts it: a tab is a newcomer."""
-    with serving(tmp_path / "data") as server:
+    with serving(tmp_path / "data", port=tab_port) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def earned(
+    tmp_path_factory: pytest.TempPathFactory,
+    browser: Browser,
+    browser_context_args: dict[str, Any],
+) -> Iterator[Tab]:
+    """A tab that is trusted, of a server as anybody starts it, which was asked once before."""
+    with serving(tmp_path_factory.mktemp("earned") / "data") as server:
+        assert ask(server, SENTENCES)[0] == "cloud"
+        context = browser.new_context(**browser_context_args)
+        yield wait_trusted(Tab(context, server).donate())
+        context.close()
 
 
 def embed(text: str | list[str]) -> dict[str, Any]:
@@ -88,12 +107,9 @@ def zerogpu(server: Server, *words: str) -> str:
 # ── earned ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_tab_earns_trust_by_itself_on_what_the_cpu_worker_has_answered(
-    server: Server, context: BrowserContext
-) -> None:
-    assert ask(server, SENTENCES)[0] == "cloud"
+def test_a_tab_earns_trust_by_itself_on_what_the_cpu_worker_has_answered(earned: Tab) -> None:
+    tab, server = earned, earned.server
 
-    tab = wait_trusted(Tab(context, server).donate())
     place, request_id = ask(server, "Nobody has asked this before.")
 
     assert place == "edge"
@@ -112,50 +128,20 @@ def test_a_tab_earns_trust_by_itself_on_what_the_cpu_worker_has_answered(
     tab.assert_clean()
 
 
-def test_a_server_that_nobody_has_asked_yet_answers_cloud_three_times_and_then_edge(
-    server: Server, context: BrowserContext
-) -> None:
-    tab = Tab(context, server).donate()
-    places = []
-    for number in range(3):
-        # Known questions go to an idle tab first; a trial beside the CPU worker wants it idle, too.
-        asked = eventually(lambda: idle(tab), timeout_s=TRUSTED_S, what="the idle tab")["agreed"]
-        places.append(ask(server, f"{SENTENCES[number]} {RECIPE}")[0])
-        compared = functools.partial(agreed_more, tab, asked)
-        eventually(compared, timeout_s=TRUSTED_S, what="the comparison")
-
-    assert places == ["cloud"] * 3
-    wait_trusted(tab)
-    assert ask(server, ARTICLE)[0] == "edge"
-    tab.assert_clean()
-
-
-def idle(tab: Tab) -> dict[str, Any] | None:
-    """Return the tab's row once it has answered all known questions that it gets."""
-    row = tab.row()
-    return row if row and row["agreed"] >= 10 and not row["slots_used"] else None
-
-
-def agreed_more(tab: Tab, before: int) -> bool:
-    row = tab.row()
-    return row is not None and row["agreed"] > before
-
-
 # ── kept ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_trust_belongs_to_the_key_pair_and_outlives_the_tab_and_the_server(
-    server: Server, context: BrowserContext, browser: Browser
+    earned: Tab, browser: Browser
 ) -> None:
-    ask(server, SENTENCES)
-    first = wait_trusted(Tab(context, server).donate())
-    before = first.row()
-    first.page.close()
+    server = earned.server
+    before = earned.row()
+    earned.page.close()
     port = int(server.url.rsplit(":", 1)[1])
     assert server.terminate() == 0
     server.start(port=port)
 
-    again = Tab(context, server).donate()
+    again = Tab(earned.context, server).donate()
     after = again.row()
 
     assert before is not None
@@ -174,35 +160,73 @@ def test_trust_belongs_to_the_key_pair_and_outlives_the_tab_and_the_server(
     stranger.context.close()
 
 
+# ── earned where nobody has asked yet ────────────────────────────────────────────────────────────
+
+
+def test_a_server_that_nobody_has_asked_yet_trusts_a_tab_after_three_compared_requests(
+    server: Server, context: BrowserContext
+) -> None:
+    tab = Tab(context, server).donate()
+    levels = []
+    for number in range(3):
+        # Known questions go to an idle tab first; a trial beside the CPU worker wants it idle, too.
+        asked = eventually(lambda: idle(tab), timeout_s=TRUSTED_S, what="the idle tab")["agreed"]
+        levels.append(level(tab))
+        # Whichever answer came first: the customer gets it once it agrees with the other.
+        ask(server, f"{SENTENCES[number]} {RECIPE}")
+        compared = functools.partial(agreed_more, tab, asked)
+        eventually(compared, timeout_s=TRUSTED_S, what="the comparison")
+
+    assert levels == ["newcomer"] * 3
+    wait_trusted(tab)
+    assert ask(server, ARTICLE)[0] == "edge"
+    tab.assert_clean()
+
+
+def idle(tab: Tab) -> dict[str, Any] | None:
+    """Return the tab's row once it has answered all known questions that it gets."""
+    row = tab.row()
+    return row if row and row["agreed"] >= 10 and not row["slots_used"] else None
+
+
+def agreed_more(tab: Tab, before: int) -> bool:
+    row = tab.row()
+    return row is not None and row["agreed"] > before
+
+
 # ── demanded ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_pair_needs_two_networks_and_one_network_s_tabs_leave_it_to_the_cpu_worker(
-    tmp_path: Path, browser: Browser
+    tmp_path: Path, tab_port: int, new_profile: Callable[[], BrowserContext]
 ) -> None:
     # How trust is earned is shown above; here two tabs of one machine have it from the start. The
     # server listens on IPv4 and IPv6: two loopback networks.
-    with serving(tmp_path / "data", "--host", "::", env=TRUSTING) as server:
+    with serving(tmp_path / "data", "--host", "::", env=TRUSTING, port=tab_port) as server:
         zerogpu(server, "projects", "set", server.project_id, "--verify", "always")
-        tabs = [Tab(browser.new_context(), server).donate() for _ in range(2)]
+        fleet(server)  # signs in, which the copy could not do a second time
+        other = copy.copy(server)
+        other.url = server.url.replace("127.0.0.1", "[::1]")
+        # Side by side, as most of a tab's start is waiting for one thread.
+        tabs = [Tab(new_profile(), at).open().agree() for at in (server, server, other)]
+        for tab in tabs:
+            tab.wait_ready()
+        elsewhere = tabs[2]
 
+        elsewhere.pause()
         place, request_id = ask(server, RECIPE)
         assert place == "cloud"
         assert [why["node_id"][:4] for why in decisions(server, request_id)] == ["cpu_"]
 
-        other = copy.copy(server)
-        other.url = server.url.replace("127.0.0.1", "[::1]")
-        tabs.append(Tab(browser.new_context(), other).donate())
+        elsewhere.resume()
         place, request_id = ask(server, SENTENCES[0])
-
         assert place == "edge"
         pair = decisions(server, request_id)
         assert [why["purpose"] for why in pair] == ["trial", "trial"]
-        assert tabs[2].node_id in {why["node_id"] for why in pair}
+        assert elsewhere.node_id in {why["node_id"] for why in pair}
         assert len({why["node_id"] for why in pair}) == 2
         for tab in tabs:
             tab.assert_clean()
-            tab.context.close()
 
 
 # ── lost, or never had ───────────────────────────────────────────────────────────────────────────
@@ -234,16 +258,16 @@ def vectors(server: Server) -> list[Any]:
 
 
 def test_a_server_whose_nodes_cannot_take_a_job_says_at_once_why_each_cannot(
-    tmp_path: Path, context: BrowserContext
+    tmp_path: Path, tab_port: int, context: BrowserContext
 ) -> None:
-    with serving(tmp_path / "data", "--no-cpu-worker", env=TRUSTING) as server:
+    options = {"env": TRUSTING, "port": tab_port}
+    with serving(tmp_path / "data", "--no-cpu-worker", **options) as server:
         with beside("orchestrator", "worker", "--data-dir", str(server.data_dir)):
             tab = Tab(context, server).donate()
         eventually(lambda: fleet(server)["totals"]["cpu_worker"] == "off", what="its end")
         assert ask(server, ARTICLE)[0] == "edge"
 
-        tab.page.get_by_role("button", name="Pause").click()
-        eventually(lambda: (tab.row() or {})["state"] == "paused", what="the pause")
+        tab.pause()
         status, headers, body = server.infer("embeddings", embed(ARTICLE))
 
         assert (status, body["error"]["code"]) == (503, "no_capacity")

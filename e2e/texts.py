@@ -1,4 +1,8 @@
-"""What customers send in these tests."""
+"""What customers send in these tests, and how they read what comes back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
 
 ARTICLE = (
     "The goalkeeper saved two penalties and the city celebrated its first cup in thirty years. "
@@ -20,3 +24,12 @@ SENTENCES = [
     "Our support desk answers within one working day.",
     "Seedlings want light more than warmth.",
 ]
+
+CLASSIFY: Final = {"model": "zlm-v1-iab-classify-edge", "input": ARTICLE}
+SUMMARISE: Final = {"model": "zlm-v1-summary-cloud", "input": ARTICLE}
+EMBED: Final = {"model": "all-minilm-l6-v2", "input": SENTENCES}
+
+
+def text_of(body: dict[str, Any]) -> str:
+    """Return the text of an answer to ``/v1/responses``."""
+    return str(body["output"][0]["content"][0]["text"])

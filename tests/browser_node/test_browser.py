@@ -195,7 +195,8 @@ async def test_a_busy_tab_answers_pings_between_two_batches_and_does_not_flood_i
     async with tab(chromium, server.url) as opened:
         peer = await joined(server)
         await peer.send(jobs(160))
-        answered = batches = pongs = 0
+        answered = batches = 0
+        busy: list[float] = []
         while answered < 160:
             match await peer.next(60):
                 case p.Results(items=items):
@@ -203,8 +204,7 @@ async def test_a_busy_tab_answers_pings_between_two_batches_and_does_not_flood_i
                     batches += 1
                     await peer.send(p.Ping(n=batches))
                 case p.Pong(busy_s=busy_s):
-                    pongs += 1
-                    assert busy_s > 0.0
+                    busy.append(busy_s)
                 case p.Capacity():
                     pass
                 case other:
@@ -215,7 +215,9 @@ async def test_a_busy_tab_answers_pings_between_two_batches_and_does_not_flood_i
 
     # The last pings cannot come back before the last answers.
     assert batches >= 4
-    assert pongs >= (batches - 1) // 2
+    assert len(busy) >= (batches - 1) // 2
+    # A ping that is read a while after a batch has waited for none.
+    assert max(busy) > 0.0
     # Four a second; a message may be handed over late and the next one on time.
     assert all(later - earlier > 900 for earlier, later in zip(times, times[5:], strict=False))
 
