@@ -1,10 +1,10 @@
 """What batches cost those who do not wait for them, and what a crash costs a batch.
 
 A batch of short lines runs to its end on the CPU worker and two tabs in real Chromium, which share
-the machine; a visitor asks a short question ten times a second, before and meanwhile. Then a file
-of 100 MB is uploaded, checked and begun. Then a batch on stub nodes, so that lines come thick and
-fast, whose server is killed (SIGKILL) at random moments and started again: at the end each line of
-the input must be in exactly one of the two files, once.
+the machine; a visitor asks a short question, again 0.1 s after each answer, before and meanwhile.
+Then a file of 100 MB is uploaded, checked and begun. Then a batch on stub nodes, so that lines come
+thick and fast, whose server is killed (SIGKILL) at random moments and started again: at the end
+each line of the input must be in exactly one of the two files, once.
 """
 
 from __future__ import annotations

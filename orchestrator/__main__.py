@@ -71,6 +71,7 @@ def worker(
             build_dir=settings.build_dir,
             threads=settings.cpu_worker_threads,
             parent=parent,
+            yields=True,
         )
     )
 

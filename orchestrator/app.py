@@ -330,10 +330,7 @@ class Application:
         private = listen.private_server(self._build_worker_app())
         unix, path = self._open_worker_socket()
         public = listen.public_server(self.app, self.settings)
-        servers = [
-            asyncio.create_task(private.serve(sockets=[unix])),
-            asyncio.create_task(public.serve(sockets=[listener])),
-        ]
+        servers = [asyncio.create_task(private.serve(sockets=[unix]))]
         try:
             if self.settings.cpu_worker:
                 self._supervisor.start()
@@ -346,6 +343,8 @@ class Application:
             # What a `kill -9` left half-written is nobody's.
             await asyncio.to_thread(self._objects.discard_unfinished)
             await self.batches.start()
+            # Not before: a batch made meanwhile would be one of those to go on with, and run twice.
+            servers.append(asyncio.create_task(public.serve(sockets=[listener])))
             started()
             orders = asyncio.create_task(Orders(self._database, self.engine).follow())
             collecting = asyncio.create_task(self._collect())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import platform
@@ -79,15 +78,21 @@ def run_node(*, url: str, data_dir: Path, cpu_share: float, threads: int) -> int
     return asyncio.run(node.run())
 
 
-def run_worker(*, data_dir: Path, build_dir: Path, threads: int, parent: int | None = None) -> int:
+def run_worker(
+    *,
+    data_dir: Path,
+    build_dir: Path,
+    threads: int,
+    parent: int | None = None,
+    yields: bool = False,
+) -> int:
     """Work for the orchestrator that serves ``data_dir`` until it goes; return an exit code.
 
     ``parent`` is the process to end with: who started this one, unless another pid is given. Who
     starts a worker should, as a starter that dies at once is no parent any more when this looks.
+    ``yields`` lowers the priority of this process, for good.
     """
     log = log_lines("worker")
-    with contextlib.suppress(OSError, AttributeError):  # AttributeError: not on Windows
-        os.nice(_WORKER_NICENESS)
     endpoint = data_dir / "run" / "worker.json"
     try:
         told = json.loads(endpoint.read_text())
@@ -95,6 +100,8 @@ def run_worker(*, data_dir: Path, build_dir: Path, threads: int, parent: int | N
     except (OSError, ValueError, KeyError) as error:
         log("no_endpoint", path=endpoint, error=type(error).__name__, hint="is `zerogpu serve` up?")
         return 1
+    if yields:
+        os.nice(_WORKER_NICENESS)
     identity = Identity(
         runtime=_runtime("cpu", threads), device=_device(), public_key=b"", socket_path=WORKER_PATH
     )

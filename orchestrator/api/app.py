@@ -1,7 +1,7 @@
 """The public API as one ASGI callable: routes, keys, errors, CORS, log; no framework on the way.
 
-Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests per
-minute and at once (429), the Idempotency-Key (400), the body (413, 409, 400), the model (404, 400,
+Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests at
+once and per minute (429), the Idempotency-Key (400), the body (413, 409, 400), the model (404, 400,
 420), tokens per minute (429), the queues (503).
 """
 
@@ -166,10 +166,10 @@ class PublicApi:
         route = self._route(exchange, scope)
         principal = exchange.principal = await self._gate.identify(exchange.headers)
         self._gate.check(principal, exchange.headers)
-        self._limits.admit(principal)
         self._gate.enter(principal)
         watch, turn = self._watches.start(receive), None
         try:
+            self._limits.admit(principal)
             if scope["method"] == "POST":
                 exchange.scope = _idempotency_scope(exchange, principal, scope["path"])
             body = b""

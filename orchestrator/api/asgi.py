@@ -56,7 +56,11 @@ async def send_body(
     *,
     content_type: bytes = b"application/json",
 ) -> None:
-    """Send a whole answer."""
+    """Send a whole answer. A 304 tells nothing of the body that it does not have."""
+    if status == 304:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
     start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})

@@ -20,7 +20,10 @@ _T = TypeVar("_T")
 # Messages of a conversation, parts of a message.
 _PIECES_MAX: Final = 2_048
 
-TokenLimit = Annotated[int, Meta(ge=1, le=1 << 30, description="Longest output, in tokens.")]
+TokenLimit = Annotated[
+    int,
+    Meta(ge=1, le=1 << 30, description="Longest summary, in tokens; no effect on classifiers."),
+]
 Temperature = Annotated[float, Meta(ge=0, le=2, description="No effect on task models.")]
 TopP = Annotated[float, Meta(ge=0, le=1, description="No effect on task models.")]
 Penalty = Annotated[float, Meta(ge=-2, le=2, description="No effect on task models.")]
@@ -67,23 +70,26 @@ class Format(msgspec.Struct, frozen=True, gc=False):
     type: str = "text"
 
 
-class TextOptions(msgspec.Struct, frozen=True, gc=False):
+class TextOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     format: Format | None = None
     verbosity: str | None = None
 
 
-class StreamOptions(msgspec.Struct, frozen=True, gc=False):
+class StreamOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     include_usage: Annotated[
         bool | None, Meta(description="One more chunk before the end, with the usage.")
     ] = None
     include_obfuscation: bool | None = None
 
 
-class Reasoning(msgspec.Struct, frozen=True, gc=False):
+class Reasoning(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Of models that reason; the task models do not."""
 
     effort: str | None = None
     summary: str | None = None
+    context: Annotated[Any, _IDLE] = None
+    generate_summary: Annotated[Any, _IDLE] = None
+    mode: Annotated[Any, _IDLE] = None
 
 
 class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -306,6 +312,7 @@ def _misfit(message: str) -> BadRequest:
         )
     if unknown := _UNKNOWN.match(message):
         name = unknown["name"][:64]
+        name = f"{param}.{name}" if param else name
         return BadRequest(
             f"Unknown parameter: {name!r}. Check its spelling, or leave it out.",
             code="unknown_parameter",

@@ -59,6 +59,12 @@ def check_responses(asked: ResponsesBody, model: Model) -> None:
 def check_chat(asked: ChatBody, model: Model) -> None:
     """Raise `BadRequest` for what ``model`` cannot do."""
     _text_only(asked.response_format, "response_format.type")
+    if asked.stream_options is not None and not asked.stream:
+        raise BadRequest(
+            "stream_options goes with stream only: leave it out, or send stream=true.",
+            code="unsupported_parameter",
+            param="stream_options",
+        )
     _check_metadata(asked.metadata)
     _check_labels(asked.categories, model)
     _no_tools(asked.tools, model)
@@ -98,7 +104,7 @@ def limit_of(model: Model, truncation: str | None) -> Limit:
 def was_cut(source: str, output: str, max_tokens: int | None) -> bool:
     """Whether ``max_tokens`` ended a summary inside a sentence of its ``source``."""
     if max_tokens is None or output[-1:] in _SENTENCE_ENDS:
-        return not output and max_tokens is not None
+        return not output and max_tokens is not None and not source.isspace()
     at = source.find(output)
     return at >= 0 and source[at + len(output) :].lstrip(" ")[:1].isalnum()
 

@@ -30,6 +30,10 @@ from orchestrator.errors import (
 INSUFFICIENT_QUOTA: Final = "insufficient_quota"
 # A line can wait in the queue until its deadline: it need not be the line that is slow.
 _NOBODY_TRIED: Final = (NoCapacity, Overloaded, ShuttingDown, DeadlineExceeded)
+# NEL, LINE SEPARATOR, PARAGRAPH SEPARATOR: in JSON they stand raw inside strings only.
+_LINE_ENDS: Final = tuple(
+    (char.encode(), b"\\u%04x" % ord(char)) for char in ("\x85", "\u2028", "\u2029")
+)
 _CODES: Final = {
     401: "authentication_error",
     403: "authentication_error",
@@ -78,7 +82,7 @@ def output_line(batch_id: str, at: int, custom_id: str, outcome: LineOutcome) ->
             orjson.dumps(outcome.request_id),
             b',"body":',
             # Between the tokens of a JSON document only: inside of a string there are no raw ones.
-            outcome.body.replace(b"\n", b" ").replace(b"\r", b" "),
+            _one_line(outcome.body.replace(b"\n", b" ").replace(b"\r", b" ")),
             b'},"error":null}',
         )
     )
@@ -132,11 +136,20 @@ def _told(error: ApiError, tries: int) -> tuple[str, str]:
 def _failed(
     batch_id: str, at: int, custom_id: str, *, code: str, message: str, param: str | None = None
 ) -> bytes:
-    error = orjson.dumps({"code": code, "message": message, "param": param})
+    error = _one_line(orjson.dumps({"code": code, "message": message, "param": param}))
     return b"".join((_start(batch_id, at, custom_id), b',"response":null,"error":', error, b"}"))
 
 
 def _start(batch_id: str, at: int, custom_id: str) -> bytes:
     # Made from what it names, so that files written twice are the same.
     number = blake2b(f"{batch_id}:{at}".encode(), digest_size=12).hexdigest()
-    return b'{"id":"batch_req_%s","custom_id":' % number.encode() + orjson.dumps(custom_id)
+    start = b'{"id":"batch_req_%s","custom_id":' % number.encode()
+    return start + _one_line(orjson.dumps(custom_id))
+
+
+def _one_line(raw: bytes) -> bytes:
+    """Return JSON without the characters that Unicode ends a line with, as many readers do."""
+    for char, escaped in _LINE_ENDS:
+        if char in raw:
+            raw = raw.replace(char, escaped)
+    return raw

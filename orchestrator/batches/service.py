@@ -24,6 +24,7 @@ from orchestrator.errors import (
     ApiError,
     BadRequest,
     Conflict,
+    InternalError,
     InvalidBatch,
     NotFound,
     ShuttingDown,
@@ -144,13 +145,22 @@ class BatchService:
     async def created_before(self, once: Once) -> BatchRow | None:
         """Return the batch that was made with this Idempotency-Key, as it is now, if there is one.
 
-        Raises `Conflict` if the key stood for another request, and the `InvalidBatch` that the
-        first call was answered with.
+        One that failed for our fault does not count: the request may be made anew. Raises
+        `Conflict` if the key stood for another request, and the `InvalidBatch` that the first call
+        was answered with.
         """
         earlier = await asyncio.to_thread(
             self._answers.find, once.scope, once.digest, now=self._wall()
         )
-        return None if earlier is None else await self._again(once, earlier.body.decode())
+        if earlier is None:
+            return None
+        batch_id = earlier.body.decode()
+        if batch_id not in self._creating:
+            row = await self.retrieve(once.scope.project_id, batch_id)
+            if _failed_by_us(row):
+                await asyncio.to_thread(self._answers.forget, once.scope)
+                return None
+        return await self._again(once, batch_id)
 
     async def retrieve(self, project_id: str, batch_id: str) -> BatchRow:
         """Return a batch with its counts of this moment; raises `NotFound`."""
@@ -322,12 +332,20 @@ class BatchService:
 class _Problem(msgspec.Struct):
     message: str
     line: int | None
+    code: str = ""
 
 
 class _Errors(msgspec.Struct):
     """A failed batch's ``errors``, as far as they are told again."""
 
     data: list[_Problem]
+
+
+def _failed_by_us(row: BatchRow) -> bool:
+    """Whether a batch failed although nothing is known to be wrong with its input."""
+    if row.status != "failed" or row.errors is None:
+        return False
+    return msgspec.json.decode(row.errors, type=_Errors).data[0].code == InternalError.default_code
 
 
 def _shutting_down() -> ShuttingDown:

@@ -94,6 +94,11 @@ class IdempotentAnswers:
             )
             return Settled(status, body)
 
+    def forget(self, scope: Scope) -> None:
+        """Let the key stand for nothing: its request is to be made anew."""
+        with self._database.begin() as connection:
+            connection.execute(delete(idempotent_answers).where(_at(scope)))
+
     def _find(
         self, connection: Connection, scope: Scope, digest: bytes, now: float
     ) -> Settled | None:

@@ -130,6 +130,7 @@ async def test_a_summary_that_its_longest_output_cut_says_so(tmp_path: Path) -> 
         ("Heading\nText.", "Heading", 3, False),
         ("One two three.", "One two", None, False),
         ("One two three.", "", 1, True),
+        ("   ", "", 1, False),
     ],
 )
 def test_an_output_is_cut_where_its_sentence_goes_on(
@@ -257,5 +258,6 @@ async def test_the_catalogue_is_not_sent_twice_to_who_has_it(tmp_path: Path) -> 
 
     assert first.headers["cache-control"] == "private, max-age=60"
     assert (again.status_code, again.content) == (304, b"")
+    assert "content-length" not in again.headers
     assert other.status_code == 200
     assert json.loads(other.content)["id"] == IAB

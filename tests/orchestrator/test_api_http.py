@@ -134,6 +134,13 @@ MISTAKES: list[tuple[str, Mapping[str, object], int, str, str]] = [
     ("responses", ASK | {"categories": ["a", "b"]}, 400, "unsupported_parameter", "categories"),
     ("responses", ASK | {"temperature": 3}, 400, "invalid_value", "temperature"),
     ("responses", ASK | {"top_k": 3}, 400, "unknown_parameter", "top_k"),
+    ("responses", ASK | {"text": {"formatt": {}}}, 400, "unknown_parameter", "text.formatt"),
+    ("responses", ASK | {"reasoning": {"bar": 1}}, 400, "unknown_parameter", "reasoning.bar"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}], "stream": True,
+     "stream_options": {"include_usge": True}}, 400, "unknown_parameter",
+     "stream_options.include_usge"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
+     "stream_options": {"include_usage": True}}, 400, "unsupported_parameter", "stream_options"),
     ("responses", ASK | {"metadata": {"a": 1}}, 400, "invalid_type", "metadata.a"),
     ("responses", ASK | {"metadata": {"a": "x" * 513}}, 400, "string_above_max_length",
      "metadata.a"),
@@ -257,7 +264,9 @@ async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_key_s_concurrency_is_bounded_and_given_back(tmp_path: Path) -> None:
-    async with caller(tmp_path, key_concurrency=2) as (backend, client):
+    # Three a minute: what is refused takes none of them.
+    bounds = {"key_concurrency": 2, "key_requests_per_minute": 3}
+    async with caller(tmp_path, **bounds) as (backend, client):
         backend.engine.waits = True
         held = [asyncio.create_task(client.post("/v1/responses", json=ASK)) for _ in range(2)]
         async with asyncio.timeout(10):

@@ -22,7 +22,12 @@ const found = all => all
 
 /** Show what the address names: the page is longer than the browser knew when it looked. */
 function goToAddress() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  let id;
+  try {
+    id = decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return; // An address that somebody mistyped: a % without its digits.
+  }
   if (!id) return;
   if (!document.getElementById(id)) search.value = '';
   // Drawn anew first, where the search had hidden it.

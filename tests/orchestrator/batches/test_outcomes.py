@@ -98,6 +98,20 @@ def test_a_body_in_several_lines_is_one_line_of_the_file() -> None:
     assert json.loads(line)["response"]["body"] == {"a": 1}
 
 
+def test_what_unicode_ends_a_line_with_ends_none_of_the_file() -> None:
+    name = "a\x85b\u2028c\u2029d"
+    body = b'{"s":%b}' % json.dumps(name, ensure_ascii=False).encode()
+
+    answered = output_line("batch_1", 0, name, LineOutcome("req_1", body=body))
+    failed = error_line("batch_1", 0, name, errors.BadRequest(name), tries=1)
+
+    for line in (answered, failed):
+        assert len(line.decode().splitlines()) == 1
+        assert json.loads(line)["custom_id"] == name
+    assert json.loads(answered)["response"]["body"] == {"s": name}
+    assert json.loads(failed)["error"]["message"].endswith(name)
+
+
 def test_a_line_has_the_same_id_whenever_it_is_written() -> None:
     def number(batch_id: str, at: int) -> str:
         return str(json.loads(output_line(batch_id, at, "c", LineOutcome("r", body=b"1")))["id"])

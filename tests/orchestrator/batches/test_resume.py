@@ -16,6 +16,7 @@ import orjson
 import pytest
 from sqlalchemy import delete
 
+from orchestrator.batches.closing import problems
 from orchestrator.batches.service import NewBatch, Once
 from orchestrator.errors import BadRequest, Conflict, InternalError
 from orchestrator.storage.batches import ENDED, Batches, BatchRow, LineRow
@@ -212,6 +213,28 @@ async def test_one_idempotency_key_makes_one_batch_through_restarts(tmp_path: Pa
         with pytest.raises(Conflict, match="Idempotency-Key"):
             await stage.service.created_before(replace(once, digest=b"other"))
         await until_tidy(stage)
+
+
+async def test_a_batch_that_failed_for_our_fault_is_made_anew_with_its_idempotency_key(
+    tmp_path: Path,
+) -> None:
+    once = Once(Scope(MINE.project_id, MINE.key_id, "/v1/batches", "key"), b"digest")
+    wanted = NewBatch(input_file_id="file-1", endpoint=CHAT)
+    async with staged(tmp_path) as stage:
+        await stage.upload(jsonl(names(3)))
+        first = await stage.ended(await stage.service.create(MINE, wanted, once=once))
+        # As it is where the process that checks an input was killed.
+        errors = problems([{"code": "internal_error", "message": "!", "line": None}])
+        with stage.database.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE batches SET status = 'failed', errors = ?", (errors,)
+            )
+
+        assert await stage.service.created_before(once) is None
+        second = await stage.ended(await stage.service.create(MINE, wanted, once=once))
+
+        assert second.id != first.id
+        assert await stage.service.created_before(once) == second
 
 
 async def test_a_damaged_copy_is_made_again_from_the_input_file(tmp_path: Path) -> None:
