@@ -222,7 +222,7 @@ def test_a_small_swarm_loses_nothing_while_its_nodes_are_killed() -> None:
     assert not any(phase.strays for phase in found.phases)
     assert found.dropped == 0
     # Of the nodes that are there: one or the other may be on its way back.
-    assert [kill.nodes in range(9, 13) for kill in found.kills] == [True] * plan.kills
+    assert sum(kill.nodes for kill in found.kills) in range(30, 37)
     assert any(kill.held for kill in found.kills)
     assert found.counters["requests_total"] == len(requests)
     assert found.counters["jobs_failed"] == 0
