@@ -69,7 +69,7 @@ INFERENCE: Final = (
         summary="Run a model on a text",
         description="The primary route. A classifier's answer is JSON in the output text. With"
         " `stream` the answer comes as OpenAI's events, from `response.created` to"
-        " `response.completed`.",
+        " `response.completed`, or `response.incomplete` where a limit cut a sentence.",
         request=bodies.ResponsesBody,
         reply=replies.ResponseReply,
         event=replies.ResponseEvent,
