@@ -233,6 +233,8 @@ class Board:
         if background:
             node.background += 1
             node.background_tokens += tokens
+        elif job is not None:
+            node.requested_at = now
         node.alone = alone and not node.trusted
         self.timers.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
         if not node.trusted:

@@ -242,7 +242,7 @@ class Node(msgspec.Struct):
     """A connected node as the scheduler sees it.
 
     ``background`` of its attempts, with ``background_tokens`` of its ``outstanding_tokens``, run
-    when no others wait.
+    when no others wait; ``requested_at`` is when the last of those others came.
     """
 
     node_id: NodeId
@@ -258,6 +258,7 @@ class Node(msgspec.Struct):
     rtt_guess_s: float | None = None
     data_saver: bool = False
     last_answer_at: float = 0.0
+    requested_at: float = -math.inf
     run_at: float = 0.0
     run_tokens: int = 0
     run_digest: ModelDigest = ModelDigest("")

@@ -8,12 +8,14 @@
 
 What cannot start waits in the lane it is expected to start in, or fails at once with the reasons.
 A batch job always waits, and takes what has room in the background first: the edge or the CPU
-worker. It is neither hedged nor given up for want of time before its deadline.
+worker. It is neither hedged nor given up for want of time before its deadline. Until it has waited
+for `AGEING_S`, it leaves alone who has had a request within `KEPT_FREE_S`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from typing import Final
 
@@ -30,6 +32,7 @@ from orchestrator.domain.leases import Kind as LeaseKind
 from orchestrator.domain.model import Attempt, Job, Node, Purpose, Subject
 from orchestrator.domain.placement import Placement
 from orchestrator.domain.turns import (
+    AGEING_S,
     Turns,
     edge_tokens,
     is_batch,
@@ -42,6 +45,8 @@ MAX_CLOUD_ATTEMPTS: Final = 3
 # A batch job goes to no node that would take longer: a lease could end before its answer.
 MOST_BATCH_S: Final = MAX_LEASE_S / 2
 PATIENCE: Final = 2.0
+# The next request mostly comes to the node that had the last one: lines leave it alone so long.
+KEPT_FREE_S: Final = 1.0
 # Nobody waits longer than this for the edge where the CPU worker would take half as long.
 SPILL_S: Final = 0.3
 SEEN_KEPT: Final = 256
@@ -221,7 +226,13 @@ class Placing:
             geo=self._options.geo,
             idle_only=idle_only or job.deaths > 0,
             background=is_batch(job),
+            kept_free_from=self._kept_free_from(job, now),
         )
+
+    def _kept_free_from(self, job: Job, now: float) -> float:
+        """Return since when a node must have had no request to be given ``job``."""
+        waits_patiently = is_batch(job) and now - job.submitted_at < AGEING_S
+        return now - KEPT_FREE_S if waits_patiently else math.inf
 
     def _start(
         self,

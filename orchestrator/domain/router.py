@@ -17,6 +17,7 @@ step and ends where even an idle node of the next could not be better.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Mapping
 from typing import Final, Literal
@@ -141,12 +142,13 @@ def choose(
     geo: bool = True,
     idle_only: bool = False,
     background: bool = False,
+    kept_free_from: float = math.inf,
 ) -> tuple[Node | None, Found]:
     """Return the best node within ``limit_s``, and what the search saw.
 
-    Nodes in ``tried`` and of ``networks`` are passed over, as is, with ``idle_only``, every node
-    that has work. Nodes that have been silent for long are put into ``silent``: they are to be
-    probed before they are used.
+    Nodes in ``tried`` and of ``networks`` are passed over, as is every node that a request came to
+    after ``kept_free_from`` and, with ``idle_only``, every node that has work. Nodes that have been
+    silent for long are put into ``silent``: they are to be probed before they are used.
     """
     best: Node | None = None
     best_s = limit_s
@@ -171,6 +173,9 @@ def choose(
             if node.last_frame_at < stale_at:
                 silent.append(node)
                 found.skip("silent")
+                continue
+            if node.requested_at > kept_free_from:
+                found.skip("kept_for_requests")
                 continue
             measured = node.speeds[digest]
             speed = measured.tokens_per_s

@@ -31,6 +31,7 @@ const GROUPS = {
   already_tried: { one: '# tried already', other: '# tried already' },
   other_region: { one: '# in another region', other: '# in other regions' },
   no_cpu_worker: { one: 'no CPU worker', other: 'no CPU worker' },
+  kept_for_requests: { one: '# kept free for requests', other: '# kept free for requests' },
   too_slow: { one: '# too slow', other: '# too slow' },
 };
 

@@ -12,6 +12,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain import router
 from orchestrator.domain.index import BACKGROUND_RUN_TOKENS
 from orchestrator.domain.model import NewJob
+from orchestrator.domain.placing import KEPT_FREE_S
 from orchestrator.domain.scheduler import Scheduler
 from orchestrator.domain.trust import Policy
 from orchestrator.domain.turns import AGEING_S, BATCH_TURN
@@ -73,7 +74,10 @@ def test_lines_are_sent_as_background_and_requests_are_not() -> None:
     s = scheduler()
     join(s, TAB)
 
-    items = sent(submit(s, *lines(1), job("request")))[TAB]
+    items = [
+        *sent(submit(s, *lines(1)))[TAB],
+        *sent(submit(s, job("request"), now=0.1))[TAB],
+    ]
 
     assert {item.input: item.background for item in items} == {
         "text of line0": True,
@@ -301,6 +305,59 @@ def test_requests_that_take_every_slot_leave_one_in_ten_to_a_batch_that_waits_lo
     assert order[first : first + BATCH_TURN] == [True, *[False] * (BATCH_TURN - 1)]
 
 
+# ── where requests go, no lines do ───────────────────────────────────────────────────────────────
+
+
+def test_lines_leave_the_node_alone_that_has_just_had_a_request() -> None:
+    s = scheduler()
+    join(s, TAB, tokens_per_s=2000)
+    join(s, SPARE, tokens_per_s=1000)
+    assert TAB in sent(submit(s, job("request")))
+
+    started = sent(submit(s, *lines(50), now=KEPT_FREE_S / 2))
+
+    assert started.keys() == {SPARE}
+    assert sent(submit(s, job("next"), now=KEPT_FREE_S / 2)).keys() == {TAB}
+    [line] = [p for p in s.board.decisions.latest(9) if p.job_id == "line0"]
+    assert line.decision.skipped["kept_for_requests"] == 1
+
+
+def test_lines_come_back_once_requests_stay_away_whatever_else_happens_or_not() -> None:
+    s = scheduler()
+    join(s, TAB)
+    submit(s, job("request"))
+    finish(s, TAB, *held(s, TAB), now=0.1)
+    assert not sent(submit(s, *lines(1), now=0.2))
+
+    assert TAB not in sent(s.handle(ev.Tick(), now=KEPT_FREE_S - 0.1))
+    assert TAB in sent(s.handle(ev.Tick(), now=KEPT_FREE_S))
+    assert s.next_wakeup() is not None
+
+
+def test_a_line_that_has_waited_long_runs_beside_requests() -> None:
+    s = scheduler()
+    join(s, TAB, slots=8)
+    submit(s, job("r0"))
+    submit(s, *lines(1))
+    for tenth in range(1, 100):
+        now = tenth / 10
+        requests = [a for a in held(s, TAB) if not s.board.attempts[a].background]
+        finish(s, TAB, *requests, now=now)
+        submit(s, job(f"r{tenth}"), now=now)
+        assert not s.board.nodes[TAB].background
+
+    assert TAB in sent(submit(s, job("last"), now=AGEING_S))
+    assert s.board.nodes[TAB].background == 1
+
+
+def test_lines_leave_no_cpu_worker_alone() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True)
+    submit(s, job("request"))
+
+    assert WORKER in sent(submit(s, *lines(1), now=0.1))
+
+
 # ── trust ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -341,7 +398,8 @@ def test_audits_do_not_wait_until_a_batch_is_over() -> None:
 def test_the_forecast_of_a_line_counts_all_that_its_node_holds() -> None:
     s = scheduler()
     join(s, TAB, slots=64, rtt_s=0.3)
-    submit(s, *lines(10), job("request", tokens=50))
+    submit(s, *lines(10))
+    submit(s, job("request", tokens=50))
     node = s.board.nodes[TAB]
 
     background = router.finish_s(node, digest=MODEL, tokens=20, background=True)
@@ -362,12 +420,16 @@ def test_room_in_the_background_grows_with_the_round_trip() -> None:
 def test_rooms_are_found_again_whatever_order_things_end_in() -> None:
     s, rng = scheduler(), random.Random(3)
     join(s, TAB, slots=16)
-    submit(s, *lines(60), *(job(f"r{n}", deadline_s=600) for n in range(40)))
+    submit(s, *lines(60))
+    submit(s, *(job(f"r{n}", deadline_s=600) for n in range(40)))
     now = 0.0
 
     while s.board.jobs:
         now += 0.01
-        finish(s, TAB, rng.choice(held(s, TAB)), now=now)
+        if attempts := held(s, TAB):
+            finish(s, TAB, rng.choice(attempts), now=now)
+        else:
+            s.handle(ev.Tick(), now=now)
 
     node = s.board.nodes[TAB]
     assert (node.background, node.background_tokens, node.outstanding_tokens) == (0, 0, 0)
