@@ -9,7 +9,7 @@
 What cannot start waits in the lane it is expected to start in, or fails at once with the reasons.
 A batch job always waits, and takes what has room in the background first: the edge or the CPU
 worker. It is neither hedged nor given up for want of time before its deadline. Until it has waited
-for `AGEING_S`, it leaves alone who has had a request within `KEPT_FREE_S`.
+for `AGEING_S`, it leaves alone who has had a request within `KEPT_FREE_S`, if there are others.
 """
 
 from __future__ import annotations
@@ -189,7 +189,14 @@ class Placing:
         if limit_s is None:
             limit_s = MOST_BATCH_S if is_batch(job) else self._options.edge_budget_s
         limit_s = min(limit_s, job.deadline_at - now)
-        node, found = self._choose(job, now, limit_s)
+        kept_free_from = self._kept_free_from(job, now)
+        node, found = self._choose(job, now, limit_s, kept_free_from=kept_free_from)
+        if (
+            node is None
+            and "kept_for_requests" in found.skipped
+            and not self._has_others(job, found)
+        ):
+            node, found = self._choose(job, now, limit_s)
         if node is not None and job.spec.rules.verify == "always":
             second = self._second(job, node, now, limit_s)
             if second is None:
@@ -209,6 +216,7 @@ class Placing:
     def _choose(
         self, job: Job, now: float, limit_s: float, *, tier: Tier = "trusted",
         networks: tuple[str, ...] = (), idle_only: bool = False,
+        kept_free_from: float = math.inf,
     ) -> tuple[Node | None, router.Found]:  # fmt: skip
         spec = job.spec
         return router.choose(
@@ -226,13 +234,17 @@ class Placing:
             geo=self._options.geo,
             idle_only=idle_only or job.deaths > 0,
             background=is_batch(job),
-            kept_free_from=self._kept_free_from(job, now),
+            kept_free_from=kept_free_from,
         )
 
     def _kept_free_from(self, job: Job, now: float) -> float:
         """Return since when a node must have had no request to be given ``job``."""
         waits_patiently = is_batch(job) and now - job.submitted_at < AGEING_S
         return now - KEPT_FREE_S if waits_patiently else math.inf
+
+    def _has_others(self, job: Job, found: router.Found) -> bool:
+        """Whether somebody who is not kept free for requests has work in hand, or will come."""
+        return "busy" in found.skipped or self.worker_will_come(job)
 
     def _start(
         self,

@@ -325,6 +325,7 @@ def test_lines_leave_the_node_alone_that_has_just_had_a_request() -> None:
 def test_lines_come_back_once_requests_stay_away_whatever_else_happens_or_not() -> None:
     s = scheduler()
     join(s, TAB)
+    s.handle(ev.WorkerExpected(True), now=0.0)
     submit(s, job("request"))
     finish(s, TAB, *held(s, TAB), now=0.1)
     assert not sent(submit(s, *lines(1), now=0.2))
@@ -337,6 +338,7 @@ def test_lines_come_back_once_requests_stay_away_whatever_else_happens_or_not() 
 def test_a_line_that_has_waited_long_runs_beside_requests() -> None:
     s = scheduler()
     join(s, TAB, slots=8)
+    s.handle(ev.WorkerExpected(True), now=0.0)
     submit(s, job("r0"))
     submit(s, *lines(1))
     for tenth in range(1, 100):
@@ -348,6 +350,25 @@ def test_a_line_that_has_waited_long_runs_beside_requests() -> None:
 
     assert TAB in sent(submit(s, job("last"), now=AGEING_S))
     assert s.board.nodes[TAB].background == 1
+
+
+def test_lines_run_beside_requests_where_nobody_else_takes_them() -> None:
+    s = scheduler()
+    for node_id in (TAB, SPARE):
+        join(s, node_id, tokens_per_s=1000)
+        submit(s, job(f"request to {node_id}"))
+
+    assert sent(submit(s, *lines(1), now=0.1))
+
+
+def test_lines_wait_for_the_node_that_computes_others_rather_than_disturb_requests() -> None:
+    s = scheduler()
+    join(s, TAB, tokens_per_s=2000)
+    join(s, SPARE, tokens_per_s=1000)
+    submit(s, job("request"))
+
+    assert sent(submit(s, *lines(50), now=0.1)).keys() == {SPARE}
+    assert sent(finish(s, SPARE, held(s, SPARE)[0], now=0.2)).keys() == {SPARE}
 
 
 def test_lines_leave_no_cpu_worker_alone() -> None:
