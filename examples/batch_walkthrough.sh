@@ -16,7 +16,7 @@ ask() {
   }
 }
 
-# 1. One line a request. `custom_id` is how its answer is found again: answers come in any order.
+# 1. One line a request. `custom_id` finds its answer again: they come in this order, but in two files.
 line() {
   jq --null-input --compact-output --arg id "$1" --arg model "$model" --arg text "$2" \
     '{custom_id: $id, method: "POST", url: "/v1/chat/completions",

@@ -122,6 +122,14 @@ class PayloadTooLarge(ApiError):
     default_code = "request_too_large"
 
 
+class UnsupportedEncoding(ApiError):
+    """The body is compressed, or otherwise encoded."""
+
+    status = 415
+    type = "invalid_request_error"
+    default_code = "unsupported_content_encoding"
+
+
 class HeadersTooLarge(ApiError):
     """More header fields, or longer ones, than are read."""
 

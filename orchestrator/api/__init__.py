@@ -31,6 +31,7 @@ from orchestrator.api.lines import LineRequests
 from orchestrator.api.metrics import Metrics
 from orchestrator.api.models import ModelsRoutes
 from orchestrator.api.moderations import ModerationsRoute
+from orchestrator.api.numbers import Numbers
 from orchestrator.api.openapi import Document
 from orchestrator.api.operations import Operations
 from orchestrator.api.recorder import Recorder
@@ -161,9 +162,10 @@ def build_api(
         clock=clock,
     )
     probes = Operations(metrics, ready=ready, token=settings.metrics_token)
+    described = Document(ENDPOINTS, url=settings.url, number=Numbers(clock.wall).next)
     keyless: dict[str, ASGIApp] = {
         **dict.fromkeys(operations.PATHS, probes),
-        **dict.fromkeys(openapi.PATHS, Document(ENDPOINTS, url=settings.url)),
+        **dict.fromkeys(openapi.PATHS, described),
     }
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

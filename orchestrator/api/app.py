@@ -1,8 +1,8 @@
 """The public API as one ASGI callable: routes, keys, errors, CORS, log; no framework on the way.
 
 Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests at
-once and per minute (429), the Idempotency-Key (400), the body (413, 409, 400), the model (404, 400,
-420), tokens per minute (429), the queues (503).
+once and per minute (429), the Idempotency-Key (400), the body (415, 413, 409, 400), the model (404,
+400, 420), tokens per minute (429), the queues (503).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from orchestrator.api.asgi import (
     error_body,
     error_headers,
     read_body,
+    refuse_encoded,
     send_body,
     send_stream,
 )
@@ -172,6 +173,7 @@ class PublicApi:
             self._limits.admit(principal)
             if scope["method"] == "POST":
                 exchange.scope = _idempotency_scope(exchange, principal, scope["path"])
+                refuse_encoded(exchange.headers.get(b"content-encoding"))
             body = b""
             if route.reads_body:
                 body = await read_body(

@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import orjson
 from starlette.types import Receive, Send
 
-from orchestrator.errors import ApiError, MethodNotAllowed, PayloadTooLarge, Unauthorized
+from orchestrator.errors import (
+    ApiError,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    Unauthorized,
+    UnsupportedEncoding,
+)
 
 Header = tuple[bytes, bytes]
 
@@ -46,6 +52,16 @@ async def read_body(
     if message["type"] != "http.request":
         raise ClientGone
     return b"".join(pieces)
+
+
+def refuse_encoded(encoding: bytes | None) -> None:
+    """Raise `UnsupportedEncoding` for a content-encoding that a body would have to be freed of."""
+    if encoding is None or encoding.strip().lower() in {b"", b"identity"}:
+        return
+    raise UnsupportedEncoding(
+        f"The body's content-encoding is {encoding[:40].decode('latin-1')!r}; bodies are read as"
+        " they are: send it uncompressed, without that header."
+    )
 
 
 async def send_body(
@@ -87,6 +103,8 @@ def error_headers(error: ApiError) -> list[Header]:
         headers.append((b"retry-after", b"%d" % seconds))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"identity"))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

@@ -7,13 +7,12 @@ the envelope has them, echoed. `orchestrator.api.options` says which of the rest
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from orchestrator.errors import BadRequest
+from orchestrator.api.misfits import misfit, not_json
 
 _T = TypeVar("_T")
 
@@ -38,10 +37,25 @@ ModelName = Annotated[str, Meta(description="Id or alias of a model, see `GET /v
 Categories = Annotated[
     list[str], Meta(description="Candidate labels, for models that classify into labels given.")
 ]
+# As the types of OpenAI's own clients have them.
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+ToolChoice = Literal["none", "auto", "required"] | dict[str, Any]
+Included = Literal[
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
 _ECHOED: Final = Meta(description="Comes back in the answer, and changes nothing.")
 _IDLE: Final = Meta(description="Taken, and changes nothing.")
 _STORED: Final = Meta(description="Refused: nothing is stored here. Send the whole conversation.")
 _EMPTY: Final = Meta(description="Empty or left out: task models call no tools.")
+_NO_CHOICE: Final = Meta(description="`none` or `auto`: task models call no tools.")
 _UNTOLD: Final = Meta(description="0 or false: task models have no token probabilities.")
 _TEXT_ONLY: Final = Meta(description="Text only.")
 
@@ -72,7 +86,7 @@ class Format(msgspec.Struct, frozen=True, gc=False):
 
 class TextOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     format: Format | None = None
-    verbosity: str | None = None
+    verbosity: Annotated[Verbosity | None, _ECHOED] = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -85,7 +99,7 @@ class StreamOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields
 class Reasoning(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Of models that reason; the task models do not."""
 
-    effort: str | None = None
+    effort: Effort | None = None
     summary: str | None = None
     context: Annotated[Any, _IDLE] = None
     generate_summary: Annotated[Any, _IDLE] = None
@@ -109,11 +123,13 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     context_management: Annotated[Any, _IDLE] = None
     conversation: Annotated[Any, _STORED] = None
     image: Annotated[Any, _IDLE] = None
-    include: Annotated[list[str] | None, _IDLE] = None
+    include: Annotated[
+        list[Included] | None, Meta(description="Empty or left out: task models have none of it.")
+    ] = None
     instructions: Annotated[str | None, _ECHOED] = None
     max_output_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
-    max_tool_calls: Annotated[int | None, _IDLE] = None
+    max_tool_calls: Annotated[int | None, _ECHOED] = None
     metadata: Metadata | None = None
     moderation: Annotated[Any, _IDLE] = None
     multilingual: Annotated[bool | None, _IDLE] = None
@@ -126,18 +142,20 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reasoning: Annotated[Reasoning | None, _ECHOED] = None
     safety_identifier: Annotated[str | None, _ECHOED] = None
     seed: Annotated[int | None, _IDLE] = None
-    service_tier: Annotated[str | None, _IDLE] = None
+    service_tier: Annotated[
+        Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None, _IDLE
+    ] = None
     store: Annotated[bool | None, Meta(description="Nothing is stored, whatever is sent.")] = None
     stream: Annotated[bool | None, Meta(description="Answer with server-sent events.")] = None
     stream_options: Annotated[StreamOptions | None, Meta(description="With `stream` only.")] = None
     temperature: Temperature | None = None
     text: Annotated[TextOptions | None, _TEXT_ONLY] = None
-    tool_choice: Annotated[Any, _IDLE] = None
+    tool_choice: Annotated[ToolChoice | None, _NO_CHOICE] = None
     tools: Annotated[list[Any] | None, _EMPTY] = None
     top_logprobs: Annotated[int | None, _UNTOLD] = None
     top_p: TopP | None = None
     truncation: Annotated[
-        str | None,
+        Literal["auto", "disabled"] | None,
         Meta(
             description="`auto` cuts a text that is too long, `disabled` refuses it; left out, the"
             " model's `error_on_max_token` decides."
@@ -171,11 +189,13 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prompt_cache_key: Annotated[str | None, _IDLE] = None
     prompt_cache_options: Annotated[Any, _IDLE] = None
     prompt_cache_retention: Annotated[str | None, _IDLE] = None
-    reasoning_effort: Annotated[str | None, _IDLE] = None
+    reasoning_effort: Annotated[Effort | None, _IDLE] = None
     response_format: Annotated[Format | None, _TEXT_ONLY] = None
     safety_identifier: Annotated[str | None, _IDLE] = None
     seed: Annotated[int | None, _IDLE] = None
-    service_tier: Annotated[str | None, _IDLE] = None
+    service_tier: Annotated[
+        Literal["auto", "default", "flex", "scale", "priority", "fast"] | None, _IDLE
+    ] = None
     stop: Annotated[
         str | list[str] | None,
         Meta(description="Empty: no task model writes on until a word stops it."),
@@ -184,12 +204,12 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stream: Annotated[bool | None, Meta(description="Answer with server-sent events.")] = None
     stream_options: Annotated[StreamOptions | None, Meta(description="With `stream` only.")] = None
     temperature: Temperature | None = None
-    tool_choice: Annotated[Any, _IDLE] = None
+    tool_choice: Annotated[ToolChoice | None, _NO_CHOICE] = None
     tools: Annotated[list[Any] | None, _EMPTY] = None
     top_logprobs: Annotated[int | None, _UNTOLD] = None
     top_p: TopP | None = None
     user: Annotated[str | None, _IDLE] = None
-    verbosity: Annotated[str | None, _IDLE] = None
+    verbosity: Annotated[Verbosity | None, _IDLE] = None
     web_search_options: Annotated[
         Any, Meta(description="Null: a model reads nothing but the text it is sent.")
     ] = None
@@ -210,7 +230,8 @@ class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         int | None, Meta(description="Only the length that the model's vectors have.")
     ] = None
     encoding_format: Annotated[
-        str | None, Meta(description="`float` (default), or `base64` of little-endian float32.")
+        Literal["float", "base64"] | None,
+        Meta(description="`float` (default), or `base64` of little-endian float32."),
     ] = None
     user: str | None = None
 
@@ -273,66 +294,6 @@ def parse(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from None
-    except UnicodeDecodeError as error:
-        raise BadRequest(
-            f"The body is not UTF-8: byte {error.start} cannot be read.", code="invalid_json"
-        ) from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequest(
-            f"The body is not valid JSON: {_lower_first(str(error))}. Send a JSON object with"
-            " content-type application/json.",
-            code="invalid_json",
-        ) from None
-
-
-_AT: Final = re.compile(r" - at `\$\.?(?P<param>.*)`$")
-_MISSING: Final = re.compile(r"^Object missing required field `(?P<name>\w+)`")
-_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
-_EXPECTED: Final = re.compile(r"^Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
-_NAMES: Final = {
-    "str": "a string",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "an object",
-    "null": "null",
-}
-
-
-def _misfit(message: str) -> BadRequest:
-    """Turn msgspec's message into one for a customer, with the parameter and a code."""
-    at = _AT.search(message)
-    param = at["param"] if at else ""
-    if missing := _MISSING.match(message):
-        name = f"{param}.{missing['name']}" if param else missing["name"]
-        return BadRequest(
-            f"{name} is missing; it is required.", code="missing_required_parameter", param=name
-        )
-    if unknown := _UNKNOWN.match(message):
-        name = unknown["name"][:64]
-        name = f"{param}.{name}" if param else name
-        return BadRequest(
-            f"Unknown parameter: {name!r}. Check its spelling, or leave it out.",
-            code="unknown_parameter",
-            param=name,
-        )
-    if expected := _EXPECTED.match(message):
-        # The union's null only says that the field may be left out: no one needs to be told.
-        wanted = [name for name in expected["wanted"].split(" | ") if name != "null"]
-        allowed = " or ".join(_NAMES.get(name, name) for name in wanted)
-        got = _NAMES.get(expected["got"], expected["got"])
-        subject = param or "The body"
-        return BadRequest(
-            f"{subject} must be {allowed}, not {got}.", code="invalid_type", param=param or None
-        )
-    return BadRequest(
-        f"{param or 'The body'} is not valid: {_lower_first(_AT.sub('', message))}.",
-        code="invalid_value",
-        param=param or None,
-    )
-
-
-def _lower_first(text: str) -> str:
-    return text if text[:4] == "JSON" else text[:1].lower() + text[1:]
+        raise misfit(str(error), body, decoder.type) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error, body) from None

@@ -71,6 +71,7 @@ class ChatRoute:
                 model=asked.model,
                 choices=(Choice(message=ChatMessage(content=output), finish_reason=ended(output)),),
                 usage=_usage(exchange),
+                metadata=msgspec.UNSET if asked.metadata is None else asked.metadata,
             )
         )
 

@@ -104,6 +104,12 @@ CODES: Final = (
     Code(413, "request_too_large", "The body is longer than is read."),
     Code(413, "file_too_large", "The file is longer than is kept.", _FILES, _FORM),
     Code(
+        415,
+        "unsupported_content_encoding",
+        "The body is compressed: send it as it is.",
+        when=_POST,
+    ),
+    Code(
         420, "context_length_exceeded", "More tokens than the model reads; it does not cut.", _RUNS
     ),
     Code(429, "rate_limit_exceeded", "The key or its project asks for more than it may."),

@@ -94,12 +94,6 @@ def _decoded(ids: list[int], model: Model, name: str) -> str:
 
 
 def _check_form(asked: EmbeddingsBody, model: Model) -> None:
-    if asked.encoding_format not in {None, "float", "base64"}:
-        raise BadRequest(
-            "encoding_format must be float or base64.",
-            code="invalid_value",
-            param="encoding_format",
-        )
     dimensions = model.manifest.dimensions
     if asked.dimensions not in {None, dimensions}:
         raise BadRequest(

@@ -9,7 +9,13 @@ import msgspec
 
 from orchestrator import errors
 from orchestrator.api import batches, bodies, files, replies
-from orchestrator.api.inference import CHAT_ROUTE, EMBEDDINGS_ROUTE, RESPONSES_ROUTE
+from orchestrator.api.inference import (
+    CHAT_ROUTE,
+    CLASSIFY_ROUTE,
+    EMBEDDINGS_ROUTE,
+    RESPONSES_ROUTE,
+    SUMMARY_ROUTE,
+)
 
 Errors = tuple[type[errors.ApiError], ...]
 Tag = Literal["Inference", "Tasks", "Files", "Batches", "Models", "Diagnosis"]
@@ -30,6 +36,7 @@ _BODY: Final[Errors] = (
     errors.RequestTimeout,
     errors.Conflict,
     errors.PayloadTooLarge,
+    errors.UnsupportedEncoding,
 )
 _INFERENCE: Final[Errors] = (*_BODY, errors.ContextLengthExceeded)
 
@@ -114,7 +121,7 @@ INFERENCE: Final = (
     Endpoint(
         operation_id="createSummary",
         method="POST",
-        path="/summary",
+        path=SUMMARY_ROUTE,
         tag="Tasks",
         summary="Sum up a text",
         description="Not batchable.",
@@ -125,7 +132,7 @@ INFERENCE: Final = (
     Endpoint(
         operation_id="classifyIab",
         method="POST",
-        path="/usecase/classify/iab",
+        path=CLASSIFY_ROUTE,
         tag="Tasks",
         summary="Classify a text into IAB categories",
         description="Not batchable.",
@@ -155,7 +162,7 @@ FILES: Final = (
         path="/v1/files",
         tag="Files",
         summary="Upload a file",
-        description="JSONL for a batch, of at most 100 MB; kept for 30 days. Its lines are checked"
+        description="JSONL for a batch, of at most 100 MiB; kept for 30 days. Its lines are checked"
         " when a batch is made of it.",
         form=files.UploadForm,
         reply=files.FileObject,

@@ -186,10 +186,9 @@ class FilesRoutes:
     async def content(self, exchange: Exchange, body: bytes) -> Reply:
         """Answer with a file's bytes."""
         file = await self._find(exchange)
-        etag = f'"{file.id}"'.encode()
         headers = (
             (b"content-disposition", content_disposition(file.filename)),
-            (b"etag", etag),
+            (b"etag", etag := f'"{file.id}"'.encode()),
             # To be asked for again each time: it may have been deleted.
             (b"cache-control", b"private, no-cache"),
         )
@@ -207,8 +206,8 @@ class FilesRoutes:
         file = await self._find(exchange)
         # The object first: should that fail, the customer can ask again.
         await self._objects.delete(object_name(file.id))
-        now = self._wall()
-        if not await asyncio.to_thread(self._files.delete, exchange.project_id, file.id, now):
+        asked = exchange.project_id, file.id, self._wall()
+        if not await asyncio.to_thread(self._files.delete, *asked):
             raise _not_found(exchange)
         return replies.encode(FileDeleted(id=file.id))
 
@@ -290,6 +289,8 @@ class FilesRoutes:
             await self._objects.delete(object_name(file_id))
 
     async def _find(self, exchange: Exchange) -> File:
+        if not exchange.name:
+            raise BadRequest("The file's id is missing in the path: /v1/files/{file_id}.")
         asked = exchange.project_id, exchange.name, self._wall()
         file = await asyncio.to_thread(self._files.find, *asked)
         if file is None:
@@ -331,9 +332,8 @@ def parse_query(raw: bytes) -> FilesQuery:
     """Return what a list's query string asks for; raises `BadRequest`."""
     asked = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
     limit = asked.get("limit", str(PAGE_MAX))
-    if not (
-        limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= PAGE_MAX
-    ):
+    good = limit.isascii() and limit.isdigit() and len(limit) < 10
+    if not (good and 1 <= int(limit) <= PAGE_MAX):
         raise BadRequest(
             f"limit must be a whole number from 1 to {PAGE_MAX:,}, not {limit[:32]!r}.",
             code="invalid_limit",

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from browser_node import models
 from browser_node.protocol import MAX_INPUT_CHARS
 from orchestrator.api.exchange import Exchange
+from orchestrator.api.misfits import one_of
 from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, JobId, NewJob, ParamValue
 from orchestrator.errors import BadRequest, ContextLengthExceeded, NotFound
@@ -18,11 +19,13 @@ from orchestrator.storage.token_counter import Limit, Measured
 EMBEDDINGS_ROUTE: Final = "/v1/embeddings"
 RESPONSES_ROUTE: Final = "/v1/responses"
 CHAT_ROUTE: Final = "/v1/chat/completions"
+SUMMARY_ROUTE: Final = "/summary"
+CLASSIFY_ROUTE: Final = "/usecase/classify/iab"
 
 _ROUTES: Final[Mapping[models.Pipeline, tuple[str, ...]]] = {
     "embeddings": (EMBEDDINGS_ROUTE,),
-    "iab-classification": (RESPONSES_ROUTE, CHAT_ROUTE),
-    "extractive-summary": (RESPONSES_ROUTE, CHAT_ROUTE),
+    "iab-classification": (RESPONSES_ROUTE, CHAT_ROUTE, CLASSIFY_ROUTE),
+    "extractive-summary": (RESPONSES_ROUTE, CHAT_ROUTE, SUMMARY_ROUTE),
 }
 
 
@@ -79,28 +82,23 @@ class Inference:
             )
         return model
 
-    def first_of(self, exchange: Exchange, pipeline: str, name: str | None) -> Model:
-        """Return the model called ``name``, or the first there is of ``pipeline``.
+    def first_of(self, exchange: Exchange, name: str | None) -> Model:
+        """Return the model called ``name``, or the first there is that answers on the route.
 
-        Raises `NotFound`, and `BadRequest` for a model of another pipeline.
+        Raises `NotFound`, and `BadRequest` for a model that answers elsewhere.
         """
         if name is not None:
-            model = self.find(name)
-            if model.manifest.pipeline != pipeline:
-                raise _elsewhere(name, exchange.endpoint, routes_of(model))
-        else:
-            of_pipeline = (m for m in self._catalogue.models if m.manifest.pipeline == pipeline)
-            first = next(of_pipeline, None)
-            if first is None:
-                raise NotFound(
-                    f"No model here answers on {exchange.endpoint} yet; there are"
-                    f" {', '.join(self._catalogue.names)}.",
-                    code="model_not_found",
-                    param="model",
-                )
-            model = first
-        exchange.model = model.id
-        return model
+            return self.model(exchange, name)
+        for model in self._catalogue.models:
+            if exchange.endpoint in routes_of(model):
+                exchange.model = model.id
+                return model
+        raise NotFound(
+            f"No model here answers on {exchange.endpoint} yet; there are"
+            f" {', '.join(self._catalogue.names)}.",
+            code="model_not_found",
+            param="model",
+        )
 
     async def answer(
         self,
@@ -254,7 +252,7 @@ def routes_of(model: Model) -> tuple[str, ...]:
 
 def _elsewhere(name: str, endpoint: str, routes: Sequence[str]) -> BadRequest:
     return BadRequest(
-        f"{name} does not answer on {endpoint}: send it to {' or '.join(routes)}.",
+        f"{name} does not answer on {endpoint}: send it to {one_of(routes)}.",
         code="model_route_mismatch",
         param="model",
     )

@@ -209,9 +209,9 @@ def too_large(limits: Limits) -> PayloadTooLarge:
 def _parser(content_type: bytes, assembly: _Assembly) -> MultipartParser:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
+        got = f"not {kind[:100].decode('latin-1')!r}" if kind else "and this upload has none"
         raise BadRequest(
-            "Files are uploaded with content-type multipart/form-data, not"
-            f" {kind[:100].decode('latin-1') or 'without one'!r}.",
+            f"Files are uploaded with content-type multipart/form-data, {got}.",
             code="invalid_content_type",
         )
     boundary = options.get(b"boundary", b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +54,7 @@ _STATUSES: Final[Mapping[int, str]] = {
     408: "The request did not arrive in time. Send it again.",
     409: "It cannot be done in the state that things are in.",
     413: "Too long.",
+    415: "The body is compressed. Send it as it is, without `content-encoding`.",
     420: "The input has more tokens than the model reads.",
     429: "The key or its project asks for more than it may. Wait for `retry-after` seconds.",
     431: "The headers are too long, or too many.",
@@ -179,11 +180,15 @@ def _asset(endpoints: tuple[Endpoint, ...], url: str) -> Asset:
 class Document:
     """An ASGI app for `PATHS`: the same bytes for everybody, with an ETag, without a key."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], *, url: str) -> None:
+    def __init__(
+        self, endpoints: Iterable[Endpoint], *, url: str, number: Callable[[], str]
+    ) -> None:
         self._asset = _asset(tuple(endpoints), url)
+        self._number = number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [
+            (b"x-request-id", b"req_" + self._number().encode()),
             (b"access-control-allow-origin", b"*"),
             (b"cache-control", b"public, max-age=%d" % FRESH_S),
             (b"vary", b"accept-encoding"),

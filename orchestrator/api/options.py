@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from orchestrator.api.bodies import ChatBody, Format, ResponsesBody
+from orchestrator.api.misfits import shown
 from orchestrator.domain.model import ParamValue
 from orchestrator.errors import BadRequest
 from orchestrator.storage.catalogue import Model
@@ -32,6 +33,7 @@ def check_responses(asked: ResponsesBody, model: Model) -> None:
     _check_metadata(asked.metadata)
     _check_labels(asked.categories, model)
     _no_tools(asked.tools, model)
+    _no_tool_choice(asked.tool_choice, model)
     if asked.background:
         raise _unsupported(
             "background", "Answers come at once here, so there is nothing to fetch later:"
@@ -50,9 +52,9 @@ def check_responses(asked: ResponsesBody, model: Model) -> None:
             )
     if asked.top_logprobs:
         raise _no_logprobs("top_logprobs", model)
-    if asked.truncation not in {None, "auto", "disabled"}:
-        raise BadRequest(
-            "truncation must be auto or disabled.", code="invalid_value", param="truncation"
+    if asked.include:
+        raise _unsupported(
+            "include", f"{model.id} has no {asked.include[0]} to include: leave include out."
         )
 
 
@@ -68,6 +70,7 @@ def check_chat(asked: ChatBody, model: Model) -> None:
     _check_metadata(asked.metadata)
     _check_labels(asked.categories, model)
     _no_tools(asked.tools, model)
+    _no_tool_choice(asked.tool_choice, model)
     _no_tools(asked.functions, model, param="functions")
     if asked.n not in {None, 1}:
         raise _unsupported(
@@ -80,9 +83,11 @@ def check_chat(asked: ChatBody, model: Model) -> None:
             " (max_tokens bounds a summary).",
         )
     if asked.logprobs or asked.top_logprobs:
-        raise _no_logprobs("logprobs", model)
-    if asked.audio is not None or set(asked.modalities or ()) - {"text"}:
+        raise _no_logprobs("logprobs" if asked.logprobs else "top_logprobs", model)
+    if set(asked.modalities or ()) - {"text"}:
         raise _unsupported("modalities", f"{model.id} answers in text only.")
+    if asked.audio is not None:
+        raise _unsupported("audio", f"{model.id} answers in text only: leave audio out.")
     if asked.web_search_options is not None:
         raise _unsupported(
             "web_search_options", f"{model.id} reads nothing but the text it is sent."
@@ -186,6 +191,21 @@ def _text_only(format_: Format | None, param: str) -> None:
 def _no_tools(tools: list[Any] | None, model: Model, *, param: str = "tools") -> None:
     if tools:
         raise _unsupported(param, f"{model.id} calls no tools: leave {param} out.")
+
+
+def _no_tool_choice(choice: str | Mapping[str, Any] | None, model: Model) -> None:
+    if choice is None or choice in ("none", "auto"):
+        return
+    if isinstance(choice, str):
+        asked = f"is {choice}"
+    else:
+        function = choice.get("function")
+        named = function if isinstance(function, Mapping) else choice
+        asked = f"names {shown(named.get('name', choice.get('type')))}"
+    raise _unsupported(
+        "tool_choice",
+        f"tool_choice {asked}, but {model.id} calls no tools: send none or auto, or leave it out.",
+    )
 
 
 def _no_logprobs(param: str, model: Model) -> BadRequest:

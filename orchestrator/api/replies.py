@@ -77,6 +77,7 @@ class FormatReply(Reply, frozen=True, kw_only=True):
 
 class TextReply(Reply, frozen=True, kw_only=True):
     format: FormatReply = FormatReply()
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class InputDetails(Reply, frozen=True, kw_only=True):
@@ -133,7 +134,7 @@ class ResponseReply(Reply, frozen=True, kw_only=True):
     store: bool = False
     temperature: float | None
     text: TextReply = TextReply()
-    tool_choice: str = "auto"
+    tool_choice: Literal["none", "auto"] = "auto"
     tools: tuple[Any, ...] = ()
     top_logprobs: int = 0
     top_p: float | None
@@ -189,6 +190,10 @@ class ChatCompletion(Reply, frozen=True, kw_only=True):
     usage: ChatUsage
     service_tier: Literal["default"] = "default"
     system_fingerprint: None = None
+    metadata: Annotated[
+        dict[str, Any] | msgspec.UnsetType,
+        Meta(description="The request's, if it had some; in a whole answer, not in a stream."),
+    ] = msgspec.UNSET
 
 
 class ChunkDelta(Reply, frozen=True, kw_only=True, omit_defaults=True):

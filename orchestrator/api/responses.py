@@ -20,6 +20,7 @@ from orchestrator.api.replies import (
     ResponseError,
     ResponseReply,
     ResponseUsage,
+    TextReply,
     encode,
 )
 from orchestrator.api.reply import Reply, Streamed
@@ -106,6 +107,7 @@ class _Envelope:
             error=None if error is None else ResponseError(code=error.code, message=error.message),
             instructions=asked.instructions,
             max_output_tokens=asked.max_output_tokens,
+            max_tool_calls=asked.max_tool_calls,
             model=asked.model,
             output=() if text is None else (self.message(text, status=_of_message(status)),),
             parallel_tool_calls=asked.parallel_tool_calls is not False,
@@ -115,6 +117,9 @@ class _Envelope:
             else ReasoningReply(effort=reasoning.effort, summary=reasoning.summary),
             safety_identifier=asked.safety_identifier,
             temperature=asked.temperature,
+            text=TextReply(verbosity=asked.text.verbosity if asked.text else None),
+            # All that was let in.
+            tool_choice="none" if asked.tool_choice == "none" else "auto",
             top_p=asked.top_p,
             truncation=self._truncation,
             usage=usage if ended else None,

@@ -13,6 +13,10 @@ from orchestrator.errors import ApiError, MethodNotAllowed, NotFound
 OTHER: Final = "other"
 
 
+# The names of models elsewhere are of two segments, as `owner/name`.
+_SEGMENTS_ANY: Final = frozenset({"/v1/models/{model}"})
+
+
 class Route(NamedTuple):
     """A handler, and whether it is given the body or reads it itself."""
 
@@ -87,4 +91,5 @@ def _named(pattern: _Pattern, path: str) -> str | None:
         return None
     if not path.startswith(before) or not path.endswith(after):
         return None
-    return path[len(before) : len(path) - len(after)]
+    name = path[len(before) : len(path) - len(after)]
+    return None if "/" in name and pattern.path not in _SEGMENTS_ANY else name

@@ -29,7 +29,7 @@ class TaskRoutes:
 
     async def summary(self, exchange: Exchange, body: bytes) -> bytes:
         asked = parse(SUMMARY, body)
-        model = self._inference.first_of(exchange, "extractive-summary", asked.model)
+        model = self._inference.first_of(exchange, asked.model)
         params: dict[str, ParamValue] = {}
         if asked.sentences is not None:
             params["sentences"] = asked.sentences
@@ -48,7 +48,7 @@ class TaskRoutes:
 
     async def classify(self, exchange: Exchange, body: bytes) -> bytes:
         asked = parse(CLASSIFY, body)
-        model = self._inference.first_of(exchange, "iab-classification", asked.model)
+        model = self._inference.first_of(exchange, asked.model)
         output = await self._run(exchange, model, asked.text, {})
         return encode(
             ClassificationReply(
@@ -62,7 +62,7 @@ class TaskRoutes:
 
     async def gliner(self, exchange: Exchange, body: bytes) -> bytes:
         asked = parse(GLINER, body)
-        model = self._inference.first_of(exchange, "extraction", asked.model)
+        model = self._inference.first_of(exchange, asked.model)
         # A job's options are flat, and no label holds a line feed that matters.
         params: dict[str, ParamValue] = {"labels": "\n".join(asked.labels)}
         if asked.threshold is not None:

@@ -296,9 +296,11 @@ class BatchService:
                 f" {', '.join(allowed)}",
                 param="endpoint",
             )
-        if len(wanted.metadata.encode()) > METADATA_MAX_BYTES:
+        size = len(wanted.metadata.encode())
+        if size > METADATA_MAX_BYTES:
             raise BadRequest(
-                f"metadata must be at most {METADATA_MAX_BYTES} bytes of JSON", param="metadata"
+                f"metadata is {size:,} bytes of JSON; at most {METADATA_MAX_BYTES:,} are taken",
+                param="metadata",
             )
         asked = principal.project_id, wanted.input_file_id, self._wall()
         file = await asyncio.to_thread(self._files.find, *asked)

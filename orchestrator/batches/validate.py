@@ -38,6 +38,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = b" \t\r"
 _BLANK_LINES: Final = re.compile(rb"[ \t\r\n]*\n")
 _EMPTY_OBJECT: Final = re.compile(rb"\{[ \t\r\n]*\}")
+# What is no custom_id, whichever way it is left out.
+_NOTHING: Final = frozenset({b"", b"null", b'""'})
 _TRUE: Final = msgspec.Raw(b"true")
 
 
@@ -177,7 +179,7 @@ class Check:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._tell(number, "is not valid JSON")
         else:
-            self._add_custom_id(number, _text(fields.custom_id))
+            self._add_custom_id(number, fields.custom_id)
             if _text(fields.method).upper() != "POST":
                 self._tell(number, 'method must be "POST"')
             self._add_url(number, _text(fields.url))
@@ -214,9 +216,13 @@ class Check:
         if len(self._problems) < PROBLEMS_MAX:
             self._problems.append(Problem(f"Line {number} {what}", number))
 
-    def _add_custom_id(self, number: int, custom_id: str) -> None:
+    def _add_custom_id(self, number: int, field: msgspec.Raw) -> None:
+        custom_id = _text(field)
         if not custom_id:
-            return self._tell(number, "is missing custom_id")
+            is_there = bytes(field) not in _NOTHING
+            return self._tell(
+                number, "custom_id must be a string" if is_there else "is missing custom_id"
+            )
         digest = blake2b(custom_id.encode(), digest_size=16).digest()
         if digest in self._custom_ids:
             return self._tell(number, f'duplicates custom_id "{_quoted(custom_id)}"')

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api import openapi
 from orchestrator.api.endpoints import ENDPOINTS
+from orchestrator.api.numbers import Numbers
 from orchestrator.clock import Clock
 from orchestrator.console.app import build_console
 from orchestrator.settings import Settings
@@ -66,7 +67,7 @@ async def serve(
         pages = build_pages(
             settings, totals_source=fleet.counted, signed_in=console.signed_in, clock=clock
         )
-        document = openapi.Document(ENDPOINTS, url=settings.url)
+        document = openapi.Document(ENDPOINTS, url=settings.url, number=Numbers(clock.wall).next)
         requests: list[str] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

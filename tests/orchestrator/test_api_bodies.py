@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.api.bodies import CHAT, EMBEDDINGS, RESPONSES, Message, parse
+from orchestrator.api.bodies import (
+    CHAT,
+    EMBEDDINGS,
+    GLINER,
+    RESPONSES,
+    SUMMARY,
+    Message,
+    parse,
+)
 from orchestrator.api.texts import conversation_text
 from orchestrator.errors import BadRequest
 
@@ -64,7 +72,7 @@ def test_an_input_is_a_string_or_messages_of_strings_or_parts() -> None:
         ({"model": "m", "input": "x", "stream": "yes"}, "invalid_type", "stream",
          "stream must be true or false, not a string."),
         ({"model": "m", "input": "x", "max_output_tokens": 0}, "invalid_value",
-         "max_output_tokens", "max_output_tokens is not valid: expected `int` >= 1."),
+         "max_output_tokens", "max_output_tokens is 0; it must be at least 1."),
         ([], "invalid_type", None, "The body must be an object, not an array."),
         (b"", "invalid_json", None, "The body is not valid JSON: input data was truncated."),
         (b'{"model": "m",}', "invalid_json", None, "The body is not valid JSON: JSON is malformed"),
@@ -80,6 +88,66 @@ def test_what_does_not_fit_is_named_with_what_would(
 
     assert (error.code, error.param) == (code, param)
     assert error.message.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "rest", "param", "sentence"),
+    [
+        (CHAT, b'"temperature":3', "temperature", "temperature is 3; it must be at most 2."),
+        (CHAT, b'"top_p":-0.5', "top_p", "top_p is -0.5; it must be at least 0."),
+        (CHAT, b'"max_tokens":99999999999', "max_tokens",
+         "max_tokens is 99,999,999,999; it must be at most 1,073,741,824."),
+        (CHAT, b'"seed":1e400', "seed",
+         "seed is a number of more than 64 bits: send a smaller one."),
+        (CHAT, b'"messages":[]', "messages", "messages is empty; it must have at least one item."),
+        (CHAT, b'"messages":[{"content":[' + b",".join([b"{}"] * 2_049) + b"]}]",
+         "messages[0].content", "messages[0].content has 2,049 items; at most 2,048 are taken."),
+        (SUMMARY, b'"text":""', "text", "text is empty; it must have at least one character."),
+        (GLINER, b'"labels":["a","' + b"x" * 65 + b'"]', "labels[1]",
+         "labels[1] has 65 characters; at most 64 are taken."),
+        (RESPONSES, b'"truncation":"middle"', "truncation",
+         "truncation is 'middle'; it must be auto or disabled."),
+        (RESPONSES, b'"reasoning":{"effort":"it\'s"}', "reasoning.effort",
+         'reasoning.effort is "it\'s"; it must be none, minimal, low, medium, high, xhigh or max.'),
+        (RESPONSES, b'"text":{"verbosity":"' + b"x" * 99 + b'"}', "text.verbosity",
+         f"text.verbosity is '{'x' * 39}…'; it must be low, medium or high."),
+        (EMBEDDINGS, b'"encoding_format":"hex"', "encoding_format",
+         "encoding_format is 'hex'; it must be float or base64."),
+        # What cannot be told is left out: the other value, or one behind which the JSON breaks off.
+        (CHAT, b'"temperature":3,"temperature":1', "temperature", "temperature must be at most 2."),
+        (CHAT, b'"temperature":3,', "temperature", "temperature must be at most 2."),
+        (CHAT, b'"temperature":3,"user":"' + b"x" * 2**20 + b'"', "temperature",
+         "temperature must be at most 2."),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_named_beside_the_range(
+    decoder: Any, rest: bytes, param: str, sentence: str
+) -> None:
+    error = refusal(decoder, b"{" + rest + b"}")
+
+    assert (error.code, error.param, error.message) == ("invalid_value", param, sentence)
+
+
+def test_bytes_that_are_no_utf_8_are_counted_from_the_start_of_the_body() -> None:
+    error = refusal(EMBEDDINGS, b'{"model":"all-minilm-l6-v2","input":"\xfc"}')
+
+    assert error.message == "The body is not UTF-8: byte 37 cannot be read."
+
+
+@pytest.mark.parametrize("end", [b'"}', b' x"}', b'\\n"}', b'"\n}\n'])
+def test_half_a_surrogate_pair_at_the_end_is_not_called_a_cut(end: bytes) -> None:
+    error = refusal(EMBEDDINGS, b'{"model":"m","input":"\\ud800' + end)
+
+    assert "the escape \\ud800 at byte 22 is half of a surrogate pair" in error.message
+
+
+@pytest.mark.parametrize(
+    "end", [b"\\ud83d", b"\\ud83d\\", b"\\ud83d\\ude0", b"\\\\ud83d x", b"\\ud83d\\ude00 x"]
+)
+def test_a_body_that_was_cut_is_called_so(end: bytes) -> None:
+    error = refusal(EMBEDDINGS, b'{"model":"m","input":"' + end)
+
+    assert "input data was truncated" in error.message
 
 
 def test_nested_parameters_are_named_by_their_path() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from openai.types import BatchCreateParams, EmbeddingCreateParams, ModerationCreateParams
@@ -51,15 +52,18 @@ async def test_a_response_echoes_what_was_asked(tmp_path: Path) -> None:
             "truncation": "auto",
             "parallel_tool_calls": False,
             "reasoning": {"effort": "low"},
-            "text": {"format": {"type": "text"}},
+            "text": {"format": {"type": "text"}, "verbosity": "low"},
             "service_tier": "auto",
             "tools": [],
+            "tool_choice": "none",
+            "max_tool_calls": 3,
         }  # fmt: skip
         reply = (await client.post("/v1/responses", json=asked)).json()
 
     assert reply["created"] == reply["created_at"] <= reply["completed_at"]
     echoed = ("instructions", "metadata", "max_output_tokens", "temperature", "top_p", "user",
-              "truncation", "parallel_tool_calls")  # fmt: skip
+              "truncation", "parallel_tool_calls", "text", "tool_choice",
+              "max_tool_calls")  # fmt: skip
     assert {name: reply[name] for name in echoed} == {name: asked[name] for name in echoed}
     assert reply["reasoning"] == {"effort": "low", "summary": None}
     assert (reply["status"], reply["error"], reply["incomplete_details"]) == (
@@ -71,6 +75,67 @@ async def test_a_response_echoes_what_was_asked(tmp_path: Path) -> None:
     [item] = reply["output"]
     assert (item["type"], item["role"], item["id"][:4]) == ("message", "assistant", "msg_")
     assert item["content"][0]["text"] == "The cat sat on the mat"
+
+
+async def test_a_chat_completion_echoes_metadata_where_the_request_has_some(tmp_path: Path) -> None:
+    asked = {"model": SUMMARY, "messages": [{"role": "user", "content": TEXT}]}
+    async with caller(tmp_path) as (_, client):
+        with_it = await client.post("/v1/chat/completions", json=asked | {"metadata": {"job": "7"}})
+        without = await client.post("/v1/chat/completions", json=asked | {"metadata": None})
+
+    assert with_it.json()["metadata"] == {"job": "7"}
+    assert "metadata" not in without.json()
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ("required", "tool_choice is required, but "),
+        ({"type": "function", "name": "look_up"}, "tool_choice names 'look_up', but "),
+        ({"type": "function", "function": {"name": "look_up"}}, "tool_choice names 'look_up', but"),
+        ({"type": "allowed_tools", "mode": "auto", "tools": []}, "tool_choice names 'allowed_tool"),
+    ],
+)
+async def test_a_choice_of_tools_that_are_not_there_is_refused_by_its_name(
+    tmp_path: Path, choice: object, words: str
+) -> None:
+    async with caller(tmp_path) as (_, client):
+        replies = [
+            await client.post("/v1/responses", json={"model": IAB, "input": "x"} | {
+                "tool_choice": choice
+            }),
+            await client.post("/v1/chat/completions", json={
+                "model": IAB, "messages": [{"content": "x"}], "tool_choice": choice
+            }),
+        ]  # fmt: skip
+
+    for reply in replies:
+        error = error_of(reply)
+        assert (reply.status_code, error["code"], error["param"]) == (
+            400,
+            "unsupported_parameter",
+            "tool_choice",
+        )
+        assert error["message"].startswith(words)
+
+
+def test_the_choices_of_the_sdk_are_those_that_are_taken() -> None:
+    for theirs, ours, names in (
+        (ResponseCreateParamsBase, bodies.ResponsesBody, ("service_tier", "include", "truncation")),
+        (CompletionCreateParamsBase, bodies.ChatBody,
+         ("service_tier", "reasoning_effort", "verbosity")),
+        (EmbeddingCreateParams, bodies.EmbeddingsBody, ("encoding_format",)),
+    ):  # fmt: skip
+        hints, taken = get_type_hints(theirs), get_type_hints(ours)
+        for name in names:
+            assert set(choices(hints[name])) == set(choices(taken[name])), name
+
+
+def choices(type_: object) -> list[str]:
+    """Return the strings that a type allows, those in arrays too."""
+    if get_origin(type_) is Literal:
+        return list(get_args(type_))
+    return [one for inner in get_args(type_) for one in choices(inner)]
 
 
 async def test_truncation_decides_over_the_model_s_own_rule(tmp_path: Path) -> None:
@@ -237,6 +302,28 @@ async def test_mistakes_on_the_task_routes_are_told(
         reply = await client.post(path, json=body)
 
     assert (reply.status_code, error_of(reply)["code"]) == (status, code)
+
+
+async def test_every_route_of_a_model_answers_for_it_and_no_other_does(tmp_path: Path) -> None:
+    bodies_of: dict[str, dict[str, object]] = {
+        "/v1/responses": {"input": TEXT},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": TEXT}]},
+        "/v1/embeddings": {"input": TEXT},
+        "/v1/moderations": {"input": TEXT},
+        "/summary": {"text": TEXT},
+        "/usecase/classify/iab": {"text": TEXT},
+        "/gliner": {"text": TEXT, "labels": ["cat"]},
+    }
+    async with caller(tmp_path) as (_, client):
+        for model in (await client.get("/v1/models")).json()["data"]:
+            for route, body in bodies_of.items():
+                reply = await client.post(route, json=body | {"model": model["id"]})
+
+                answers = route in model["routes"]
+                assert reply.status_code == (200 if answers else 400), (model["id"], route)
+                if not answers:
+                    words = " or ".join(model["routes"][-2:])
+                    assert error_of(reply)["message"].endswith(f"{words}.")
 
 
 def test_a_moderation_has_openai_s_thirteen_categories() -> None:

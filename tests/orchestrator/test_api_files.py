@@ -264,6 +264,29 @@ async def test_a_list_that_cannot_be_is_refused(tmp_path: Path) -> None:
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────
 
 
+async def test_a_path_without_a_file_s_id_is_told_so(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (_, client):
+        for method, path in (
+            ("GET", "/v1/files/"),
+            ("GET", "/v1/files//content"),
+            ("DELETE", "/v1/files/"),
+        ):
+            reply = await client.request(method, path)
+
+            assert reply.status_code == 400, (method, path)
+            assert error_of(reply)["message"].startswith("The file's id is missing in the path")
+
+
+async def test_an_upload_of_another_type_or_of_none_is_told_which(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (_, client):
+        json_ = await client.post("/v1/files", **text_body("application/json"))
+        none = await client.post("/v1/files", content=b"{}")
+
+    wanted = "Files are uploaded with content-type multipart/form-data, "
+    assert error_of(json_)["message"] == f"{wanted}not 'application/json'."
+    assert error_of(none)["message"] == f"{wanted}and this upload has none."
+
+
 def text_body(content_type: str) -> dict[str, Any]:
     return {"content": b"{}", "headers": {"content-type": content_type}}
 

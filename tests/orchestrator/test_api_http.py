@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -114,7 +115,11 @@ async def test_unknown_paths_and_wrong_methods_are_told_what_there_is(tmp_path: 
         unknown = await client.get("/v1/completions")
         wrong = await client.get("/v1/responses")
         posted = await client.post("/v1/models")
+        deep = [await client.get(f"/v1/{path}") for path in ("files/a/b", "batches/a/b")]
+        model = await client.get("/v1/models/openai/gpt-4")
 
+    assert [(one.status_code, error_of(one)["code"]) for one in deep] == [(404, "not_found")] * 2
+    assert error_of(model)["code"] == "model_not_found"
     assert unknown.status_code == 404
     assert "/v1/embeddings" in error_of(unknown)["message"]
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST, OPTIONS")
@@ -167,6 +172,19 @@ MISTAKES: list[tuple[str, Mapping[str, object], int, str, str]] = [
      "unsupported_parameter", "functions"),
     ("chat/completions", {"model": IAB, "messages": [{"content": "x"}], "modalities": ["audio"]},
      400, "unsupported_parameter", "modalities"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
+     "audio": {"voice": "alloy", "format": "mp3"}}, 400, "unsupported_parameter", "audio"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}], "top_logprobs": 5}, 400,
+     "unsupported_parameter", "top_logprobs"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}], "service_tier": "gold"},
+     400, "invalid_value", "service_tier"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
+     "reasoning_effort": "some"}, 400, "invalid_value", "reasoning_effort"),
+    ("responses", ASK | {"service_tier": "gold"}, 400, "invalid_value", "service_tier"),
+    ("responses", ASK | {"tool_choice": "some"}, 400, "invalid_value", "tool_choice"),
+    ("responses", ASK | {"include": ["everything"]}, 400, "invalid_value", "include[0]"),
+    ("responses", ASK | {"include": ["message.output_text.logprobs"]}, 400,
+     "unsupported_parameter", "include"),
     ("chat/completions", {"model": IAB, "messages": [{"content": "x"}], "web_search_options": {}},
      400, "unsupported_parameter", "web_search_options"),
     ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
@@ -238,6 +256,27 @@ async def test_over_long_bodies_are_refused_by_length_and_by_count(tmp_path: Pat
         assert error_of(declared)["code"] == "request_too_large"
         assert "at most 20,000" in error_of(chunked)["message"]
         assert [row["status"] for row in backend.rows()] == [413, 413, 200]
+
+
+async def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        packed = [
+            await client.post(
+                path, content=gzip.compress(b"{}"), headers={"content-encoding": "gzip"}
+            )
+            for path in ("/v1/responses", "/summary", "/v1/files", "/v1/batches")
+        ]
+        plain = await client.post(
+            "/v1/responses", json=ASK, headers={"content-encoding": "Identity"}
+        )
+        rows = backend.rows()
+
+    for reply in packed:
+        assert (reply.status_code, reply.headers["accept-encoding"]) == (415, "identity")
+        assert error_of(reply)["code"] == "unsupported_content_encoding"
+        assert error_of(reply)["message"].startswith("The body's content-encoding is 'gzip'; ")
+    assert plain.status_code == 200
+    assert [row["status"] for row in rows] == [415, 415, 415, 415, 200]
 
 
 async def test_a_body_in_pieces_is_put_together(tmp_path: Path) -> None:

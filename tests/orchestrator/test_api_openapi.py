@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,9 +152,9 @@ def test_every_kind_of_error_is_described_with_its_codes(endpoint: Endpoint) -> 
 def test_fields_that_are_always_there_are_required() -> None:
     schemas = DOCUMENT["components"]["schemas"]
 
-    assert set(schemas["ChatCompletion"]["required"]) == set(
-        schemas["ChatCompletion"]["properties"]
-    )
+    completion = schemas["ChatCompletion"]
+    assert {*completion["required"], "metadata"} == set(completion["properties"])
+    assert "metadata" not in completion["required"]
     assert schemas["ErrorDetail"]["required"] == ["message", "type", "code", "param"]
     assert "alias_of" not in schemas["ModelReply"]["required"]
     assert schemas["EmbeddingsBody"]["required"] == ["model", "input"]
@@ -240,6 +241,9 @@ async def test_it_is_served_without_a_key_and_may_be_kept(tmp_path: Path) -> Non
     assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, "*")
     assert (head.status_code, head.content) == (200, b"")
     assert (posted.status_code, posted.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    numbers = {one.headers["x-request-id"] for one in (first, alias, again, asked, head, posted)}
+    assert len(numbers) == 6
+    assert all(re.fullmatch("req_[0-9a-f]{24}", one) for one in numbers)
 
 
 async def test_what_is_made_for_a_key_is_not_stored_on_the_way(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_envelope_has_openai_s_four_fields() -> None:
 def test_every_documented_status_has_an_error() -> None:
     statuses = {kind.status for kind in all_api_errors()}
 
-    assert statuses == {400, 401, 403, 404, 405, 408, 409, 413, 420, 429, 431, 500, 503}
+    assert statuses == {400, 401, 403, 404, 405, 408, 409, 413, 415, 420, 429, 431, 500, 503}
 
 
 def test_every_kind_has_a_code_of_its_own_class() -> None:

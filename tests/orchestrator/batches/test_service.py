@@ -101,7 +101,11 @@ async def test_only_files_that_have_lines_are_written(tmp_path: Path) -> None:
         (("file-x", CHAT, "{}"), NotFound, "Input file not found: file-x"),
         (("file-gone", CHAT, "{}"), NotFound, "Input file object missing: file-gone"),
         (("file-1", CHAT + "/", "{}"), BadRequest, 'endpoint "/v1/chat/completions/" is not'),
-        (("file-1", CHAT, "x" * (METADATA_MAX_BYTES + 1)), BadRequest, "metadata must be at most"),
+        (
+            ("file-1", CHAT, "x" * (METADATA_MAX_BYTES + 1)),
+            BadRequest,
+            "metadata is 65,537 bytes of JSON",
+        ),
     ],
 )
 async def test_a_request_that_is_wrong_makes_no_batch(
