@@ -24,6 +24,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from orchestrator.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimeout
+from orchestrator.transport.upgrade import head_without_upgrade, is_handshake
 
 IDLE_S: Final = 60.0
 # "Hardly": fewer bytes than these in ``idle_s``. Whatever is slower is not a network.
@@ -124,15 +125,19 @@ class BoundedHttp(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._piece_bytes = len(data)
         self._moved = False
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
-            return
-        except httptools.HttpParserError:
-            why, self._why = self._why, None
-            self._refuse(why or BadRequest("This is not a valid HTTP/1.1 request."))
-            return
+        while True:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as asked:
+                rest = data[asked.args[0] :]
+            except httptools.HttpParserError:
+                why, self._why = self._why, None
+                self._refuse(why or BadRequest("This is not a valid HTTP/1.1 request."))
+                return
+            if not self._declines_upgrade():
+                return
+            data = self._ask_again() + rest
         cycle = self.cycle
         if self._in_head or (cycle is not None and cycle.more_body):
             self._count_headless()
@@ -142,7 +147,6 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         self._moved = True
         self._wait = None
         bounds = self.bounds
@@ -157,6 +161,8 @@ class BoundedHttp(HttpToolsProtocol):
                 self._stop(_too_long(size_bytes, bounds.headers_max_bytes))
         self._headless_bytes = 0
         super().on_headers_complete()
+        # Not before: a request refused up to here has no cycle, the last one is another's.
+        self._in_head = self.parser.should_upgrade()
         if self.pipeline and len(self.pipeline) > PIPELINE_MAX:
             self._stop(
                 BadRequest(f"More than {PIPELINE_MAX} requests wait on this connection: use more.")
@@ -176,14 +182,43 @@ class BoundedHttp(HttpToolsProtocol):
         if self._headless_bytes > self.bounds.headers_max_bytes:
             self._refuse(_too_long(self._headless_bytes, self.bounds.headers_max_bytes))
 
-    def _upgrade(self) -> None:
-        if self._should_upgrade():
-            self.sweep.discard(self)
-            self.transport = self._plain
-            self.handle_websocket_upgrade()
-        elif self.cycle is not None:
-            # Answered as if it had not asked; what comes next on the connection is not read.
-            self.cycle.keep_alive = False
+    def _should_upgrade(self) -> bool:
+        """Keep uvicorn from answering a request that asks for an upgrade: it is parsed again."""
+        return True
+
+    def _declines_upgrade(self) -> bool:
+        """Return whether the request is to be read as usual; else it has been dealt with."""
+        method, http_version = self.scope["method"], self.scope["http_version"]
+        if not any(name == b"upgrade" for name, _ in self.headers):
+            # No wish to leave out, or no longer, and still one: what follows a CONNECT is not HTTP.
+            self._refuse(BadRequest("CONNECT is not answered: this server is not a proxy."))
+            return False
+        # While an answer is owed, the two protocols would write over each other.
+        owed = self.cycle is not None and not self.cycle.response_complete
+        if owed or not is_handshake(
+            method, target=self.url, http_version=http_version, fields=self.headers
+        ):
+            return True
+        self.sweep.discard(self)
+        self.transport = self._plain
+        self.handle_websocket_upgrade()
+        return False
+
+    def _ask_again(self) -> bytes:
+        """Return the head of the request as if it had not asked, for a parser of its own.
+
+        The last one takes all that follows for another protocol, a body too. The new one alone
+        says where bodies end.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn's: what came before a `connection: close` is still answered.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return head_without_upgrade(
+            self.scope["method"],
+            target=self.url,
+            http_version=self.scope["http_version"],
+            fields=self.headers,
+        )
 
     def _stop(self, error: ApiError) -> None:
         """Stop the parser from within; `data_received` then refuses."""

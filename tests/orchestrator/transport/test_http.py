@@ -177,6 +177,21 @@ async def test_requests_sent_ahead_are_answered_in_order_and_bounded_in_number()
     assert bodies == [b"waited"] + [b""] * PIPELINE_MAX
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200,
+        b"GET http://[/ HTTP/1.1\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\n",
+    ],
+)
+async def test_a_refusal_is_not_said_in_place_of_an_answer_that_is_owed(refused: bytes) -> None:
+    async with stage() as at, client(at) as ahead:
+        await ahead.send(b"GET /wait HTTP/1.1\r\n\r\n" + refused + b"\r\n")
+
+        assert await ahead.ended()
+
+
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -322,13 +337,3 @@ async def test_a_websocket_handshake_has_the_same_bounds() -> None:
         )
 
         assert error(await greedy.answer()) == (b"431", "headers_too_large")
-
-
-async def test_another_upgrade_is_answered_as_if_it_had_not_been_asked_for() -> None:
-    async with stage() as at, client(at) as modern:
-        await modern.send(b"GET /echo HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
-        head, _ = await modern.answer()
-
-        assert head.startswith(b"HTTP/1.1 200")
-        assert b"connection: close" in head
-        assert await modern.ended()
