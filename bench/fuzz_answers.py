@@ -12,7 +12,7 @@ from orchestrator.errors import ErrorType
 
 # What any route may say: docs/api.md.
 STATUSES: Final = frozenset(
-    {200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 420, 421, 429, 431, 503}
+    {200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 415, 420, 421, 429, 431, 503}
 )
 _TYPES: Final = frozenset(get_args(ErrorType))
 _FIELDS: Final = {"message", "type", "code", "param"}
