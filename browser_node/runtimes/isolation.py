@@ -62,6 +62,8 @@ class IsolatedProcess:
         self._runner = runner
         self._turn = asyncio.Lock()
         self._child: _Child | None = None
+        # Whoever is cancelled cannot wait for what it has killed.
+        self._killed: list[_Child] = []
         self._idle: asyncio.Task[None] | None = None
 
     @property
@@ -93,10 +95,9 @@ class IsolatedProcess:
         await self._end()
 
     async def _end(self) -> None:
-        child = self._child
         self._kill()
-        if child is not None:
-            await child.process.wait()
+        while self._killed:
+            await self._killed.pop().gone()
 
     async def _outcome(self, item: p.JobItem) -> Outcome:
         try:
@@ -140,6 +141,7 @@ class IsolatedProcess:
                     raise _Broken(told) from error
 
     async def _start(self) -> _Child:
+        await self._end()
         terms = Terms(
             parent=os.getpid(),
             runner=self._runner,
@@ -180,6 +182,7 @@ class IsolatedProcess:
     def _kill(self) -> None:
         if self._child is not None:
             self._child.kill()
+            self._killed.append(self._child)
             self._child = None
 
 
@@ -223,6 +226,16 @@ class _Child:
             await self.process.wait()
             # It was alive and talked nonsense: that SIGKILL was not the kernel's.
             return 1
+
+    async def gone(self) -> None:
+        """Wait until the process has ended, and close its pipes.
+
+        They may be told of the end after `wait` has been, which is too late for a loop that ends
+        then; and nothing but the transport closes both, whoever may be reading.
+        """
+        await self.process.wait()
+        self.process._transport.close()  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -295,3 +295,27 @@ asyncio.run(main())
 
     await asyncio.wait_for(gone, 5)
     await parent.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells in /proc what is open")
+async def test_a_child_whose_attempt_was_cancelled_leaves_no_pipe_open(
+    start: Start, item: Item
+) -> None:
+    def pipes() -> set[str]:
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        names = {os.readlink(link) for link in links if os.path.islink(link)}
+        return {name for name in names if name.startswith("pipe:")}
+
+    before = pipes()
+    isolation = start()
+    await isolation.run(item("the sea"))
+    assert pipes() - before
+    running = asyncio.create_task(isolation.run(item("for ever")))
+    await asyncio.sleep(0)
+
+    running.cancel()
+    await asyncio.wait({running})
+    await isolation.close()
+
+    assert running.cancelled()
+    assert pipes() <= before
