@@ -23,7 +23,6 @@ from orchestrator.api.asgi import (
     read_body,
     refuse_encoded,
     send_body,
-    send_stream,
 )
 from orchestrator.api.endpoints import Endpoint
 from orchestrator.api.exchange import Exchange
@@ -42,6 +41,7 @@ from orchestrator.api.numbers import Numbers
 from orchestrator.api.recorder import Recorder
 from orchestrator.api.reply import Handler, Reply, Streamed
 from orchestrator.api.routes import Route, Routes
+from orchestrator.api.streaming import send_stream
 from orchestrator.api.watch import Watch, Watches
 from orchestrator.clock import Clock
 from orchestrator.errors import ApiError, InternalError, RequestTimeout

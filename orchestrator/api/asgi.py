@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 from starlette.types import Receive, Send
@@ -80,19 +80,6 @@ async def send_body(
     start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
-
-
-async def send_stream(
-    send: Send,
-    status: int,
-    pieces: AsyncIterator[bytes],
-    headers: Sequence[Header],
-) -> None:
-    """Send an answer piece by piece; raises what ``pieces`` raises, the connection then broken."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    async for piece in pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
 
 
 def error_headers(error: ApiError) -> list[Header]:
