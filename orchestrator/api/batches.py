@@ -9,12 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from orchestrator.api import replies
+from orchestrator.api.asgi import error_body
 from orchestrator.api.bodies import parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.idempotency import REPLAYED, digest_of
 from orchestrator.api.reply import Answer, Reply
 from orchestrator.batches.service import BatchService, NewBatch, Once
-from orchestrator.errors import BadRequest
+from orchestrator.errors import BadRequest, InvalidBatch
 from orchestrator.storage.batches import BatchRow, Status
 
 PAGE: Final = 20
@@ -140,7 +141,11 @@ class BatchesRoutes:
         wanted = parse_new(body)
         once = None if exchange.scope is None else Once(exchange.scope, digest_of(body))
         if once is not None:
-            earlier = await self._service.created_before(once)
+            try:
+                earlier = await self._service.created_before(once)
+            except InvalidBatch as refused:
+                # What the first request with this key was told.
+                return Answer(refused.status, error_body(refused), (REPLAYED,), code=refused.code)
             if earlier is not None:
                 return Answer(200, replies.encode(shown(earlier)), (REPLAYED,))
         row = await self._service.create(exchange.checked, wanted, once=once)

@@ -423,6 +423,8 @@ async def test_one_key_tells_of_one_refused_file_whatever_memory_forgets(tmp_pat
         again = await client.post("/v1/batches", json=wanted, headers=headers)
 
         assert (again.status_code, again.json()) == (400, first.json())
+        assert "idempotent-replayed" not in first.headers
+        assert again.headers["idempotent-replayed"] == "true"
         assert len((await client.get("/v1/batches")).json()["data"]) == 1
 
 
