@@ -86,13 +86,19 @@ NodeState = Literal["active", "hidden", "throttled", "paused", "draining"]
 Blame = Literal["node", "input", "model"]
 
 
+# Values all the way down, so no cycle can run through one: the garbage collector need not look.
 class Frame(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", kw_only=True
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    kw_only=True,
+    gc=False,
 ):
     """Base of all frames."""
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """Base of what frames are made of."""
 
 

@@ -6,11 +6,13 @@ Sockets hand it frames, the API hands it jobs; everything happens on one event l
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, assert_never
 
+import msgspec
 import structlog
 
 from browser_node import protocol as p
@@ -64,17 +66,16 @@ class _Stream:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """The jobs of one request: its future ends with all answers or with the first failure.
+class _Waiting(msgspec.Struct, eq=False):
+    """The jobs of one request: its future ends when all are answered or with the first failure.
 
-    ``answers`` are in the order of the jobs, of which ``open`` have not ended yet.
+    Of them ``open`` have not ended yet; the others' ``answers`` are in the order they came in.
     """
 
-    future: asyncio.Future[list[Answered]]
-    answers: dict[JobId, Answered | None]
+    future: asyncio.Future[None]
     submitted_at: float
     open: int
+    answers: dict[JobId, Answered] = msgspec.field(default_factory=dict)
     stream: _Stream | None = None
 
 
@@ -110,7 +111,7 @@ class Engine:
         self._connections: dict[NodeId, Connection] = {}
         self._waiting: dict[JobId, _Waiting] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
+        self._timer_at = math.inf  # where none is armed
         self._events: deque[fl.FleetEvent] = deque(maxlen=EVENTS_KEPT)
         self._event_seq = 0
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
@@ -137,9 +138,10 @@ class Engine:
                 if waiting.future.done():
                     break
                 self.apply(ev.JobsSubmitted(tuple(jobs[start : start + _AT_ONCE])))
-            return await waiting.future
+            await waiting.future
+            return [waiting.answers[job.job_id] for job in jobs]
         finally:
-            self._withdraw(waiting)
+            self._withdraw(waiting, jobs)
             # A failure's traceback holds this frame, and the future the failure: no cycle of them.
             del waiting
 
@@ -162,33 +164,31 @@ class Engine:
                     yield piece
                 await stream.news.wait()
                 stream.news.clear()
-            [answered] = waiting.future.result()
+            waiting.future.result()
+            answered = waiting.answers[job.job_id]
             if piece := stream.text.finish(answered.output):
                 yield piece
             yield answered
         finally:
-            self._withdraw(waiting)
+            self._withdraw(waiting, (job,))
             if waiting.future.done():
                 # Who has left does not ask why it failed.
                 waiting.future.exception()
             del waiting
 
     def _wait_for(self, jobs: Sequence[NewJob]) -> _Waiting:
-        waiting = _Waiting(
-            asyncio.get_running_loop().create_future(),
-            {job.job_id: None for job in jobs},
-            self._clock.monotonic(),
-            len(jobs),
-        )
+        future = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(future, self._clock.monotonic(), len(jobs))
+        if not self._waiting:
+            self._idle.clear()
         for job in jobs:
             self._waiting[job.job_id] = waiting
-        self._idle.clear()
         return waiting
 
-    def _withdraw(self, waiting: _Waiting) -> None:
-        """Cancel what nobody waits for any more."""
+    def _withdraw(self, waiting: _Waiting, jobs: Sequence[NewJob]) -> None:
+        """Cancel those of ``jobs`` that have not ended: nobody waits for them any more."""
         if waiting.open:
-            left = tuple(filter(self._waiting.__contains__, waiting.answers))
+            left = tuple(job.job_id for job in jobs if job.job_id in self._waiting)
             for job_id in left:
                 self._settle(waiting, job_id)
             self.apply(ev.JobsCancelled(left))
@@ -329,14 +329,14 @@ class Engine:
         if self._applying:
             return
         self._applying = True
-        self._notice_oversleep()
+        coming, now = self._coming, self._clock.monotonic()
+        self._notice_oversleep(now)
         try:
-            while self._coming:
-                effects = self._scheduler.handle(
-                    self._coming.popleft(), now=self._clock.monotonic()
-                )
-                for effect in effects:
+            while coming:
+                for effect in self._scheduler.handle(coming.popleft(), now=now):
                     self._perform(effect)
+                if coming:
+                    now = self._clock.monotonic()
         finally:
             self._applying = False
         self._arm()
@@ -345,12 +345,12 @@ class Engine:
 
     def _perform_step(self, connection: Connection, step: ns.Step) -> None:
         match step:
-            case ns.Reply():
-                connection.link.send(p.encode(step.frame))
             case ns.Notify():
                 if isinstance(step.event, ev.NodeJoined):
                     self._join(connection)
                 self.apply(step.event)
+            case ns.Reply():
+                connection.link.send(p.encode(step.frame))
             case ns.ReferencesFilled():
                 for other in list(self._connections.values()):
                     for following in other.session.references_filled(step.digest):
@@ -384,12 +384,12 @@ class Engine:
         match effect:
             case fx.Deliver():
                 self._deliver(effect.answer)
-            case fx.Progressed():
-                self._progressed(effect)
             case fx.SendJobs():
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     connection.session.hold(effect.items)
                     connection.link.hand(effect.items)
+            case fx.Progressed():
+                self._progressed(effect)
             case fx.SendCancel():
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     frame_ = connection.session.cancel(effect.attempt_ids)
@@ -445,7 +445,7 @@ class Engine:
         self._latencies_s.append(self._clock.monotonic() - waiting.submitted_at)
         self._settle(waiting, answer.job_id)
         if not waiting.open and not waiting.future.done():
-            waiting.future.set_result([a for a in waiting.answers.values() if a is not None])
+            waiting.future.set_result(None)
 
     def _progressed(self, progressed: fx.Progressed) -> None:
         waiting = self._waiting.get(progressed.job_id)
@@ -473,27 +473,27 @@ class Engine:
 
         What a timer was for is mostly over before it runs out: nothing is armed anew for that.
         """
-        if self._timer_at is not None and self._scheduler.is_idle(self._timer_at):
+        if self._scheduler.is_idle(self._timer_at):
             return
         at = self._scheduler.next_wakeup()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at, self._timer = at, None
+        self._timer_at, self._timer = math.inf if at is None else at, None
         if at is not None:
             delay = max(at - self._clock.monotonic(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
-    def _notice_oversleep(self) -> None:
+    def _notice_oversleep(self, now: float) -> None:
         """Tell the scheduler first if the timer should have run long ago."""
-        late_s = 0.0 if self._timer_at is None else self._clock.monotonic() - self._timer_at
+        late_s = now - self._timer_at
         if late_s > OVERSLEPT_S:
             log.warning("this process did not run", for_s=round(late_s, 1))
             self._coming.appendleft(ev.Overslept(late_s))
 
     def _tick(self) -> None:
         # Whichever runs first after a standstill, this or a frame, it is noticed, and once.
-        self._notice_oversleep()
-        self._timer = self._timer_at = None
+        self._notice_oversleep(self._clock.monotonic())
+        self._timer, self._timer_at = None, math.inf
         due_at = self._scheduler.next_wakeup()
         if self._coming or (due_at is not None and due_at <= self._clock.monotonic()):
             self.apply(ev.Tick())

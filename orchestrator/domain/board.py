@@ -6,8 +6,10 @@ one place where it begins, one where it is delivered and one where it fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from browser_node.protocol import Answer, AttemptId, JobItem, ModelDigest, NodeId, Task
 from orchestrator.domain import effects as fx
@@ -23,6 +25,7 @@ from orchestrator.domain.model import (
     JobId,
     ModelSpec,
     Node,
+    Place,
     ProjectId,
     Purpose,
     Speed,
@@ -88,7 +91,11 @@ class Board:
         self._shown: dict[str, set[AttemptId]] = {}
         self._outbox: dict[NodeId, list[JobItem]] = {}
         self._new_attempt_id = new_attempt_id
-        self.timers: Timers[Attempt | Job | Node] = Timers(self._find)
+        # Who a timer is for is known by its id alone, and no two of any kind are alike.
+        self._attempt_of = cast("Callable[[str], Attempt | None]", self.attempts.get)
+        self._job_of = cast("Callable[[str], Job | None]", self.jobs.get)
+        self._node_of = cast("Callable[[str], Node | None]", self.nodes.get)
+        self.timers: Timers[Attempt | Job | Node] = Timers(self._find, self._job_of)
 
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,17 +198,26 @@ class Board:
         elif background:
             # What comes meanwhile goes first; as long as that is answered, so will be this.
             hard_s = MAX_LEASE_S
+        attempt_id, lease_at, hedge_at = self._new_attempt_id(), now + lease_s, math.inf
+        job_id = placed = None
+        if job is not None:
+            job_id = job.spec.job_id
+            placed = self._note(job, attempt_id, purpose, decision, now)
+            edge = node.level == "trusted" and not node.trusted
+            if edge and self.workers and not background:
+                hedge_at = now + hedge_s
         attempt = Attempt(
-            attempt_id=self._new_attempt_id(),
-            job_id=None if job is None else job.spec.job_id,
-            node_id=node.node_id,
-            digest=digest,
-            tokens=tokens,
-            started_at=now,
-            expected_s=decision.finish_s,
-            lease_at=now + lease_s,
-            hard_at=now + hard_s,
-            purpose=purpose,
+            attempt_id,
+            job_id,
+            node.node_id,
+            digest,
+            tokens,
+            now,
+            decision.finish_s,
+            lease_at,
+            now + hard_s,
+            purpose,
+            hedge_at,
             task=task,
             known=known,
             claimed=claimed,
@@ -210,37 +226,37 @@ class Board:
             project_id=project_id,
             alone=alone,
             background=background,
+            placed=placed,
         )
         # Counted before it is sent: a node that crashes on receipt must still use up a try.
         if job is not None:
-            self.queues.remove(job, served=True)
+            if job.waits_in is not None:
+                self.queues.remove(job, served=True)
             job.attempts += 1
             if node.trusted:
                 job.cloud_attempts += 1
             else:
                 job.edge_attempts += 1
                 job.tried.append(node.node_id)
-                if node.level == "trusted" and self.workers and not background:
-                    attempt.hedge_at = now + hedge_s
-            job.live.append(attempt.attempt_id)
-            self._note(attempt, job, decision, now)
-        self._count(attempt)
+            job.live.append(attempt_id)
+        if purpose != "serve":
+            self._count(attempt)
         if node.network and node.level == "newcomer" and (job is not None or real):
-            self._shown.setdefault(node.network, set()).add(attempt.attempt_id)
-        self.attempts[attempt.attempt_id] = attempt
-        node.attempts[attempt.attempt_id] = attempt
+            self._shown.setdefault(node.network, set()).add(attempt_id)
+        self.attempts[attempt_id] = node.attempts[attempt_id] = attempt
         node.outstanding_tokens += tokens
         if background:
             node.background += 1
             node.background_tokens += tokens
         elif job is not None:
             node.requested_at = now
-        node.alone = alone and not node.trusted
-        self.timers.arm(min(attempt.lease_at, attempt.hedge_at), attempt.attempt_id)
+        if alone or node.alone:
+            node.alone = not node.trusted and alone
+        self.timers.arm(hedge_at if hedge_at < lease_at else lease_at, attempt_id)
         if not node.trusted:
             self.index.took(node, now=now)
         item = JobItem(
-            attempt_id=attempt.attempt_id,
+            attempt_id=attempt_id,
             digest=digest,
             lease_s=hard_s,
             tokens=tokens,
@@ -253,20 +269,17 @@ class Board:
         self._outbox.setdefault(node.node_id, []).append(item)
         return attempt
 
-    def _note(self, attempt: Attempt, job: Job, decision: Decision, now: float) -> None:
-        spec = job.spec
-        attempt.placed = Placed(
-            now,
-            spec.job_id,
-            spec.project_id,
-            self.models[spec.digest].model_id,
-            spec.tokens,
-            attempt.purpose,
-            attempt.attempt_id,
-            now - job.submitted_at,
+    def _note(
+        self, job: Job, attempt_id: AttemptId, purpose: Purpose, decision: Decision, now: float
+    ) -> Placed:
+        spec, waited_s = job.spec, now - job.submitted_at
+        model_id = self.models[spec.digest].model_id
+        placed = Placed(
+            now, spec.job_id, spec.project_id, model_id, spec.tokens, purpose, attempt_id, waited_s,
             decision,
-        )
-        self.decisions.add(attempt.placed)
+        )  # fmt: skip
+        self.decisions.add(placed)
+        return placed
 
     def _count(self, attempt: Attempt) -> None:
         counters, purpose, tokens = self.counters, attempt.purpose, attempt.tokens
@@ -285,10 +298,11 @@ class Board:
 
     def release(self, attempt: Attempt, outcome: str, now: float, *, regroup: bool = True) -> None:
         """Give the slot back; the attempt is over. Without ``regroup`` the caller sees to that."""
-        if self.attempts.pop(attempt.attempt_id, None) is None:
+        attempt_id, job_id = attempt.attempt_id, attempt.job_id
+        if self.attempts.pop(attempt_id, None) is None:
             return
         node = self.nodes.get(attempt.node_id)
-        if node is not None and node.attempts.pop(attempt.attempt_id, None) is not None:
+        if node is not None and node.attempts.pop(attempt_id, None) is not None:
             node.outstanding_tokens -= attempt.tokens
             if attempt.background:
                 node.background -= 1
@@ -297,13 +311,13 @@ class Board:
                 node.alone = False
             if regroup:
                 self.changed(node, now)
-        if attempt.job_id is not None:
-            job = self.jobs.get(attempt.job_id)
-            if job is not None and attempt.attempt_id in job.live:
-                job.live.remove(attempt.attempt_id)
-        if attempt.placed is not None:
-            attempt.placed.outcome = outcome
-            attempt.placed.took_s = now - attempt.started_at
+        if job_id is not None:
+            job = self.jobs.get(job_id)
+            if job is not None and attempt_id in job.live:
+                job.live.remove(attempt_id)
+        placed = attempt.placed
+        if placed is not None:
+            placed.outcome, placed.took_s = outcome, now - attempt.started_at
 
     def cancel(self, attempt: Attempt, now: float, outcome: str = "cancelled") -> None:
         """Take an attempt back from its node."""
@@ -328,24 +342,18 @@ class Board:
     def deliver(self, job: Job, node: Node, answer: Answer, compute_s: float, now: float) -> None:
         """Answer ``job``; whatever else runs for it is up to the caller."""
         self._forget(job)
+        spec, counters = job.spec, self.counters
+        place: Place = "cloud" if node.trusted else "edge"
         if node.trusted:
-            self.counters.answered_cloud += 1
-            self.counters.cloud_tokens += job.spec.tokens
+            counters.answered_cloud += 1
+            counters.cloud_tokens += spec.tokens
         else:
-            self.counters.answered_edge += 1
-            self.counters.edge_tokens += job.spec.tokens
-        self.effects.append(
-            fx.Deliver(
-                Answered(
-                    job_id=job.spec.job_id,
-                    output=answer.output,
-                    place="cloud" if node.trusted else "edge",
-                    node_id=node.node_id,
-                    attempts=job.attempts,
-                    compute_s=compute_s,
-                )
-            )
+            counters.answered_edge += 1
+            counters.edge_tokens += spec.tokens
+        answered = Answered(
+            spec.job_id, answer.output, place, node.node_id, job.attempts, compute_s
         )
+        self.effects.append(fx.Deliver(answered))
 
     def fail(
         self,
@@ -371,22 +379,20 @@ class Board:
 
     def _forget(self, job: Job) -> None:
         self.jobs.pop(job.spec.job_id, None)
-        self.queues.remove(job)
+        if job.waits_in is not None:
+            self.queues.remove(job)
 
     # ── what the scheduler asks ──────────────────────────────────────────────────────────────────
 
     def _find(self, what: str) -> Attempt | Job | Node | None:
-        return (
-            self.attempts.get(AttemptId(what))
-            or self.jobs.get(JobId(what))
-            or self.nodes.get(NodeId(what))
-        )
+        return self._attempt_of(what) or self._job_of(what) or self._node_of(what)
 
     def flush(self) -> list[fx.Effect]:
         """Return what is to be done, jobs last and in one frame a node."""
         effects, self.effects = self.effects, []
         if self._outbox:
-            outbox: Iterable[tuple[NodeId, list[JobItem]]] = self._outbox.items()
-            effects.extend(fx.SendJobs(node_id, tuple(items)) for node_id, items in outbox if items)
-            self._outbox = {}
+            outbox, self._outbox = self._outbox, {}
+            for node_id, items in outbox.items():
+                if items:
+                    effects.append(fx.SendJobs(node_id, tuple(items)))
         return effects

@@ -20,7 +20,8 @@ class Budget:
         self.spent = 0
 
     def earn(self) -> None:
-        self.credit = min(self.credit + self.share, self.burst)
+        if self.credit < self.burst:
+            self.credit = min(self.credit + self.share, self.burst)
 
     def spend(self, *, reserve: float = 0.0) -> bool:
         """Take one; False when that would leave less than ``reserve``."""

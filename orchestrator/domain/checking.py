@@ -97,7 +97,7 @@ class Checking:
         self._known = KnownTexts(board.models, references=references, policy=policy, rng=rng)
         self._checks: dict[CheckId, Check] = {}
         self._check_number = 0
-        self._audits: deque[_Audit] = deque()
+        self.audits: deque[_Audit] = deque()
         self._audit_bytes = 0
         self._late: OrderedDict[AttemptId, _Late] = OrderedDict()
         # The share of customers' jobs that run in the background, of about the last hundred.
@@ -163,8 +163,9 @@ class Checking:
 
     def asked(self, job: Job) -> None:
         """A project's newest job says what may be done with its texts."""
-        self._known.allow(job.spec.project_id, allowed=_may_replay(job))
-        self._background += 0.01 * ((job.spec.priority == "batch") - self._background)
+        spec, background = job.spec, self._background
+        self._known.allow(spec.project_id, allowed=_may_replay(job))
+        self._background = background + 0.01 * ((spec.priority == "batch") - background)
 
     def tick(self, now: float) -> None:
         """Let go of what is old."""
@@ -184,9 +185,9 @@ class Checking:
 
     def edge_answered(self, job: Job, node: Node, answer: Answer, trait: int, now: float) -> None:
         """A trusted node's answer was delivered: audit it, or not."""
-        spec = job.spec
-        speed = node.speeds.get(spec.digest)
-        suspicious = speed is not None and self._traits[spec.digest].suspicious(
+        spec, digest = job.spec, job.spec.digest
+        speed = node.speeds.get(digest)
+        suspicious = speed is not None and self._traits[digest].suspicious(
             speed, trait=trait, asked=hash(spec.input)
         )
         share = trust.audit_share(node.standing, self.policy)
@@ -196,7 +197,7 @@ class Checking:
             return
         if not suspicious and self._rng.random() < REPLAY_SHARE and self._replay(node, now):
             return
-        if not self._queue_audit(job, Subject(node.node_id, node.standing, spec.digest), answer):
+        if not self._queue_audit(job, Subject(node.node_id, node.standing, digest), answer):
             self._replay(node, now)
 
     def _queue_audit(self, job: Job, subject: Subject, answer: Answer) -> bool:
@@ -205,13 +206,13 @@ class Checking:
         project_id = spec.project_id if _may_replay(job) else None
         audit = _Audit(subject, _task(job), spec.tokens, answer, project_id)
         if (
-            len(self._audits) >= AUDITS_KEPT
+            len(self.audits) >= AUDITS_KEPT
             or self._audit_bytes + audit.size_bytes > AUDIT_BYTES_KEPT
             or not self._board.workers
         ):
             self._board.counters.audits_dropped += 1
             return False
-        self._audits.append(audit)
+        self.audits.append(audit)
         self._audit_bytes += audit.size_bytes
         return True
 
@@ -223,7 +224,7 @@ class Checking:
         subject, task, claimed = attempt.subject, attempt.task, attempt.claimed
         if subject and task and claimed and not attempt.alone:
             audit = _Audit(subject, task, attempt.tokens, claimed, attempt.project_id, alone=True)
-            self._audits.appendleft(audit)
+            self.audits.appendleft(audit)
             self._audit_bytes += audit.size_bytes
 
     def audit_some(self, now: float) -> None:
@@ -231,11 +232,9 @@ class Checking:
 
         Who lies could otherwise wait for a busy hour: half a backlog goes before customers.
         """
-        if not self._audits:
-            return
         waiting = self._board.queues.waiting("cloud")
         if any(queue.classes["interactive"].size for queue in waiting) and (
-            len(self._audits) < AUDITS_KEPT // 2
+            len(self.audits) < AUDITS_KEPT // 2
             or any(
                 attempt.purpose == "audit"
                 for worker in self._board.workers.values()
@@ -244,12 +243,12 @@ class Checking:
         ):
             return
         for worker in self._board.workers.values():
-            while self._audits and not worker.stale:
-                audit = self._audits[0]
+            while self.audits and not worker.stale:
+                audit = self.audits[0]
                 digest = audit.subject.digest
                 if digest not in worker.speeds or not _spare(worker, digest, audit.tokens):
                     break
-                self._audits.popleft()
+                self.audits.popleft()
                 self._audit_bytes -= audit.size_bytes
                 self._board.start(
                     worker,

@@ -17,7 +17,7 @@ from orchestrator.domain.model import JobId, ProjectId, Purpose
 KEPT: Final = 2_000
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """One placement. ``at_s`` is monotonic; ``waited_s`` counts from the job's submission.
 
     ``node_id`` is None when nobody could take the job: then ``skipped`` says why, by group of
@@ -37,7 +37,7 @@ class Decision(msgspec.Struct, frozen=True):
     skipped: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
-class Placed(msgspec.Struct):
+class Placed(msgspec.Struct, gc=False):
     """A decision, what it was about, and what came of it.
 
     ``outcome`` is "running", "answered", "cancelled", "unplaced" or the cause of the attempt's end;

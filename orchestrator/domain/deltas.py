@@ -38,8 +38,10 @@ class Deltas:
 
     def ended(self, attempt_id: AttemptId) -> None:
         """The node answered or failed: nothing may follow."""
-        self._expected.pop(attempt_id, None)
-        self._taken_back.pop(attempt_id, None)
+        if self._expected:
+            self._expected.pop(attempt_id, None)
+        if self._taken_back:
+            self._taken_back.pop(attempt_id, None)
 
     def taken_back(self, attempt_id: AttemptId) -> None:
         progress = self._expected.pop(attempt_id, None)

@@ -19,7 +19,7 @@ from orchestrator.domain.model import Answered, Cause, CheckId, JobFailure, JobI
 from orchestrator.domain.trust import Identity, Level, RuntimeClass, Standing
 
 
-class SendJobs(msgspec.Struct, frozen=True):
+class SendJobs(msgspec.Struct, frozen=True, gc=False):
     node_id: NodeId
     items: tuple[JobItem, ...]
 
@@ -42,7 +42,7 @@ class CloseNode(msgspec.Struct, frozen=True):
     jobs_done: int
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     answer: Answered
 
 

@@ -11,7 +11,7 @@ from orchestrator.domain.model import CheckId, JobId, NewJob
 from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 
 
-class JobsSubmitted(msgspec.Struct, frozen=True):
+class JobsSubmitted(msgspec.Struct, frozen=True, gc=False):
     """A request's jobs arrive together, so that one node gets its share in one frame."""
 
     jobs: tuple[NewJob, ...]
@@ -86,7 +86,7 @@ class CapacityChanged(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """One result of a node, already checked for shape.
 
     ``trait`` stands for what a lazy liar would repeat (an answer's label, a vector): equal traits
@@ -100,7 +100,7 @@ class Finished(msgspec.Struct, frozen=True):
     trait: int = 0
 
 
-class AttemptsFinished(msgspec.Struct, frozen=True):
+class AttemptsFinished(msgspec.Struct, frozen=True, gc=False):
     node_id: NodeId
     results: tuple[Finished, ...]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Final, Literal
 
 from browser_node.protocol import ModelDigest, NodeId
@@ -32,6 +33,7 @@ BACKGROUND_RUN_TOKENS: Final = 64
 STANDARD_TOKENS: Final = 64
 # Each step is a quarter slower than the one before it.
 _STEP: Final = math.log(1.25)
+_floor_of: Final = itemgetter(0)
 
 
 def rtt_s(node: Node) -> float:
@@ -89,13 +91,16 @@ def floor_s(step: int) -> float:
 
 
 class OpenSet:
-    """Nodes with room for one model, by step; adding and removing take constant time."""
+    """Nodes with room for one model, by step; adding and removing take constant time.
 
-    __slots__ = ("_at", "steps", "steps_in_use")
+    ``in_order`` has the nodes of each step behind its least expected finish time in seconds.
+    """
+
+    __slots__ = ("_at", "_steps", "in_order")
 
     def __init__(self) -> None:
-        self.steps: dict[int, list[Node]] = {}
-        self.steps_in_use: list[int] = []
+        self._steps: dict[int, list[Node]] = {}
+        self.in_order: list[tuple[float, list[Node]]] = []
         self._at: dict[NodeId, tuple[int, int]] = {}
 
     def __len__(self) -> int:
@@ -105,23 +110,23 @@ class OpenSet:
         return node_id in self._at
 
     def __iter__(self) -> Iterator[Node]:
-        for step in self.steps_in_use:
-            yield from self.steps[step]
+        for _, nodes in self.in_order:
+            yield from nodes
 
     def any(self, rng: random.Random) -> Node:
         """Return a random node, whatever its step; there must be one."""
         at = int(rng.random() * len(self._at))
-        for nodes in self.steps.values():
+        for nodes in self._steps.values():
             if at < len(nodes):
                 return nodes[at]
             at -= len(nodes)
         raise IndexError("no node is open")
 
     def add(self, node: Node, step: int) -> None:
-        nodes = self.steps.get(step)
+        nodes = self._steps.get(step)
         if nodes is None:
-            nodes = self.steps[step] = []
-            insort(self.steps_in_use, step)
+            nodes = self._steps[step] = []
+            insort(self.in_order, (floor_s(step), nodes), key=_floor_of)
         self._at[node.node_id] = (step, len(nodes))
         nodes.append(node)
 
@@ -130,25 +135,29 @@ class OpenSet:
         if found is None:
             return
         step, position = found
-        nodes = self.steps[step]
+        nodes = self._steps[step]
         last = nodes.pop()
         if last is not node:
             nodes[position] = last
             self._at[last.node_id] = (step, position)
         if not nodes:
-            del self.steps[step]
-            self.steps_in_use.remove(step)
+            del self._steps[step]
+            del self.in_order[bisect_left(self.in_order, floor_s(step), key=_floor_of)]
 
 
 class Fleet:
     """The nodes of one model."""
 
-    __slots__ = ("busy", "groups", "late", "loading", "open", "ready", "supply_tokens_per_s")
+    __slots__ = (
+        "_passed_over", "busy", "groups", "late", "loading", "open", "ready", "supply_tokens_per_s",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.ready: dict[NodeId, Node] = {}
         self.loading: dict[NodeId, Node] = {}
         self.groups: dict[str, int] = {}
+        # What `passed_over` returned last, until a node changes its group.
+        self._passed_over: Mapping[str, int] | None = None
         self.open: dict[tuple[Tier, str], OpenSet] = {
             ("trusted", ""): OpenSet(),
             ("newcomer", ""): OpenSet(),
@@ -159,6 +168,24 @@ class Fleet:
         self.late: dict[NodeId, Node] = {}
         # What trusted nodes that are working or could work would do together.
         self.supply_tokens_per_s = 0.0
+
+    def passed_over(self) -> Mapping[str, int]:
+        """Return how many nodes are in each group but the open one; what is returned stays so."""
+        if self._passed_over is None:
+            self._passed_over = {g: count for g, count in self.groups.items() if g != "open"}
+        return self._passed_over
+
+    def count(self, *, left: str, joined: str) -> None:
+        """Count a node that goes from one group to another; either may be empty for none."""
+        if left == joined:
+            return
+        self._passed_over = None
+        if left:
+            self.groups[left] -= 1
+            if not self.groups[left]:
+                del self.groups[left]
+        if joined:
+            self.groups[joined] = self.groups.get(joined, 0) + 1
 
 
 class Index:
@@ -245,8 +272,8 @@ class Index:
             return
         for speed in node.speeds.values():
             if (
-                speed.group == "open"
-                and outstanding >= speed.tokens_per_s * WINDOW_S
+                outstanding >= speed.tokens_per_s * WINDOW_S
+                and speed.group == "open"
                 and is_full(node, speed.tokens_per_s)
             ):
                 self.update(node, now=now)
@@ -275,24 +302,17 @@ class Index:
     def _regroup(
         self, fleet: Fleet, node: Node, speed: Speed, *, group: str, tier: str = "", step: int = 0
     ) -> None:
-        groups = fleet.groups
-        if speed.group:
-            groups[speed.group] -= 1
-            if not groups[speed.group]:
-                del groups[speed.group]
-            if speed.group == "open":
-                for (of_tier, _), nodes in fleet.open.items():
-                    if of_tier == speed.tier:
-                        nodes.discard(node)
-            elif speed.group == "busy":
-                fleet.busy.discard(node)
-            elif speed.group == "late":
-                fleet.late.pop(node.node_id, None)
+        fleet.count(left=speed.group, joined=group)
+        if speed.group == "open":
+            for (of_tier, _), nodes in fleet.open.items():
+                if of_tier == speed.tier:
+                    nodes.discard(node)
+        elif speed.group == "busy":
+            fleet.busy.discard(node)
+        elif speed.group == "late":
+            fleet.late.pop(node.node_id, None)
         fleet.supply_tokens_per_s -= speed.supply
         speed.group, speed.tier, speed.step, speed.supply = group, tier, step, 0.0
-        if not group:
-            return
-        groups[group] = groups.get(group, 0) + 1
         if group == "open":
             for (of_tier, region), nodes in fleet.open.items():
                 if of_tier == tier and (not region or within(node.region, region)):
@@ -310,7 +330,7 @@ class Index:
     def skipped(self, digest: ModelDigest, *, min_memory_mb: int) -> dict[str, int]:
         """Return, for a job that nobody can take, how many nodes are in each group."""
         fleet = self.fleets[digest]
-        found = {group: count for group, count in fleet.groups.items() if group != "open"}
+        found = dict(fleet.passed_over())
         newcomers = len(fleet.open["newcomer", ""])
         if newcomers:
             found["newcomer"] = newcomers

@@ -78,7 +78,8 @@ class KnownTexts:
     def allow(self, project_id: ProjectId, *, allowed: bool) -> None:
         """Whether a project lets its texts be put to others; if not, none is kept."""
         if allowed:
-            self._silent.discard(project_id)
+            if self._silent:
+                self._silent.discard(project_id)
             return
         self._silent.add(project_id)
         if project_id in self._projects:

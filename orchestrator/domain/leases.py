@@ -38,16 +38,22 @@ class Leases:
         The lease is the mean plus four deviations of that node's actual ÷ expected times, as TCP
         sizes its retransmission timer (RFC 6298), between 2 and 20 seconds.
         """
+        # Every attempt takes this path: without the calls of `min` and `max`.
         speed = node.speeds[digest]
-        expected_s = max(expected_s, _MIN_EXPECTED_S)
-        # Before the node has shown how its forecasts hold there is no p95 of its own.
-        deviations = HEDGE_DEVIATIONS if speed.samples >= HEDGE_SAMPLES else DEVIATIONS
-        hedge_s = max(expected_s * (speed.ratio + deviations * speed.deviation), MIN_HEDGE_S)
-        if self._fixed:
+        ratio, deviation = speed.ratio, speed.deviation
+        expected_s = expected_s if expected_s > _MIN_EXPECTED_S else _MIN_EXPECTED_S
+        latest_s = expected_s * (ratio + DEVIATIONS * deviation)
+        hedge_s = latest_s
+        if speed.samples >= HEDGE_SAMPLES:
+            # Before the node has shown how its forecasts hold there is no p95 of its own.
+            hedge_s = expected_s * (ratio + HEDGE_DEVIATIONS * deviation)
+        hedge_s = hedge_s if hedge_s > MIN_HEDGE_S else MIN_HEDGE_S
+        lease_s = latest_s + 0.5
+        if self._fixed or lease_s >= MAX_LEASE_S:
             return MAX_LEASE_S, MAX_LEASE_S, hedge_s
-        lease_s = expected_s * (speed.ratio + DEVIATIONS * speed.deviation) + 0.5
-        lease_s = min(max(lease_s, MIN_LEASE_S), MAX_LEASE_S)
-        return lease_s, min(2 * lease_s, MAX_LEASE_S), hedge_s
+        lease_s = lease_s if lease_s > MIN_LEASE_S else MIN_LEASE_S
+        hard_s = 2 * lease_s
+        return lease_s, hard_s if hard_s < MAX_LEASE_S else MAX_LEASE_S, hedge_s
 
 
 def extended_at(attempt: Attempt, node: Node) -> float:
@@ -67,8 +73,11 @@ def kept(speed: Speed, attempt: Attempt, *, now: float) -> None:
     if attempt.background:
         # Requests pass it on its node: how long it took says nothing about those.
         return
-    ratio = (now - attempt.started_at) / max(attempt.expected_s, _MIN_EXPECTED_S)
+    expected_s, known, deviation = attempt.expected_s, speed.ratio, speed.deviation
+    expected_s = expected_s if expected_s > _MIN_EXPECTED_S else _MIN_EXPECTED_S
+    ratio = (now - attempt.started_at) / expected_s
     # One stall must not make every lease to come endless.
-    ratio = min(ratio, speed.ratio + OUTLIER * max(speed.deviation, _MIN_DEVIATION))
-    speed.deviation += SMOOTHING * (abs(ratio - speed.ratio) - speed.deviation)
-    speed.ratio += SMOOTHING * (ratio - speed.ratio)
+    most = known + OUTLIER * (deviation if deviation > _MIN_DEVIATION else _MIN_DEVIATION)
+    ratio = ratio if ratio < most else most
+    speed.deviation = deviation + SMOOTHING * (abs(ratio - known) - deviation)
+    speed.ratio = known + SMOOTHING * (ratio - known)

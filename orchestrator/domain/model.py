@@ -77,7 +77,7 @@ class Rules(msgspec.Struct, frozen=True):
 DEFAULT_RULES = Rules()
 
 
-class NewJob(msgspec.Struct, frozen=True):
+class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job as the API submits it. ``deadline_s`` counts from submission.
 
     ``priority`` batch: it runs in the background of all that are interactive, and waits for its
@@ -97,7 +97,7 @@ class NewJob(msgspec.Struct, frozen=True):
     stream: bool = False
 
 
-class Answered(msgspec.Struct, frozen=True):
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """A job's one answer. ``output`` is what the pipeline produced (`browser_node.pipelines`)."""
 
     job_id: JobId
@@ -131,7 +131,7 @@ class JobFailure(msgspec.Struct, frozen=True):
     skipped: Mapping[str, int] | None = None
 
 
-class Subject(msgspec.Struct):
+class Subject(msgspec.Struct, gc=False):
     """Whom a comparison is about: an identity's record, and the session it answered in.
 
     ``real``: the text was a customer's, and new to the node.
@@ -178,7 +178,7 @@ class Job(msgspec.Struct):
     ended: list[Attempt] | None = None
 
 
-class Attempt(msgspec.Struct):
+class Attempt(msgspec.Struct, gc=False):
     """One placement of one job on one node.
 
     ``job_id`` is None where no customer waits for it (`Purpose`); ``known`` is then the right

@@ -45,7 +45,7 @@ class Reply(msgspec.Struct, frozen=True):
     frame: p.OrchestratorFrame
 
 
-class Notify(msgspec.Struct, frozen=True):
+class Notify(msgspec.Struct, frozen=True, gc=False):
     event: ev.Event
 
 

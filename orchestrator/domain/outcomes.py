@@ -40,7 +40,7 @@ class Outcomes:
         self.placing = placing
         self.checking = checking
         self.placement = placement
-        self._left_out: list[tuple[float, NodeId]] = []
+        self.left_out: list[tuple[float, NodeId]] = []  # a heap of nodes and until when
         # Whether the second's budget of probes has one for a node.
         self.may_probe: Callable[..., bool] = lambda node, *, now: False
 
@@ -49,28 +49,31 @@ class Outcomes:
     def answered(self, job: Job, node: Node, answer: Answer, compute_s: float, now: float) -> None:
         """Deliver an answer; what else runs for the job is taken back, or held against it."""
         board = self.board
-        others = [board.attempts[attempt_id] for attempt_id in job.live]
+        others = [board.attempts[attempt_id] for attempt_id in job.live] if job.live else []
         job.live.clear()
-        subjects = [one.subject for one in (*others, *(job.ended or ()), *(job.held or ()))]
         board.deliver(job, node, answer, compute_s, now)
+        if not node.trusted:
+            for attempt in others:
+                board.cancel(attempt, now)
+            return
         for attempt in others:
-            if node.trusted and attempt.purpose == "trial":
+            if attempt.purpose == "trial":
                 # It goes on, as a task whose right answer is known by now.
                 attempt.job_id = None
                 attempt.purpose = "replay"
                 attempt.known = answer
                 attempt.real = attempt.subject is not None and attempt.subject.real
                 continue
-            if node.trusted:
-                self.checking.expect_late(attempt, known=answer, job=job)
+            self.checking.expect_late(attempt, known=answer, job=job)
             board.cancel(attempt, now)
-        if node.trusted:
-            for attempt in job.ended or ():
-                self.checking.expect_late(attempt, known=answer, job=job)
-            for held in job.held or ():
-                self.checking.against(held, job, answer)
-            seen = {subject.standing.identity for subject in subjects if subject is not None}
-            self.checking.cloud_answered(job, answer, seen, now)
+        ended, held = job.ended or (), job.held or ()
+        for attempt in ended:
+            self.checking.expect_late(attempt, known=answer, job=job)
+        for one in held:
+            self.checking.against(one, job, answer)
+        subjects = [one.subject for one in (*others, *ended, *held)]
+        seen = {subject.standing.identity for subject in subjects if subject is not None}
+        self.checking.cloud_answered(job, answer, seen, now)
 
     def finished(self, event: ev.AttemptsFinished, now: float) -> None:
         board = self.board
@@ -97,13 +100,13 @@ class Outcomes:
             if unheard:
                 board.changed(node, now)
             return
-        attempts = [attempt for _, attempt in known]
-        observe(node, attempts, now=now)
-        for attempt in attempts:
-            if attempt.digest in node.speeds:
-                kept(node.speeds[attempt.digest], attempt, now=now)
-        node.consecutive_failures = 0
-        node.retry_at = 0.0
+        observe(node, [attempt for _, attempt in known], now=now)
+        for _, attempt in known:
+            speed = node.speeds.get(attempt.digest)
+            if speed is not None:
+                kept(speed, attempt, now=now)
+        if node.consecutive_failures or node.retry_at:
+            node.consecutive_failures, node.retry_at = 0, 0.0
         node.jobs_done += len(known)
         board.changed(node, now)
         for result, attempt in known:
@@ -112,20 +115,21 @@ class Outcomes:
             self.placement.settle(node, now)
 
     def _result(self, node: Node, attempt: Attempt, result: ev.Finished, now: float) -> None:
+        board = self.board
         answer = Answer(output=result.output, evidence=result.evidence)
         if attempt.job_id is None:
             self.checking.result(attempt, answer, now)
             return
-        job = self.board.jobs.get(attempt.job_id)
+        job = board.jobs.get(attempt.job_id)
         if job is None:
             # Answered by what came before it in the same frame.
-            self.board.counters.late_results += 1
+            board.counters.late_results += 1
             return
         if attempt.purpose == "trial":
             self._trial_result(job, attempt, answer, result.compute_s, now)
             return
         if not node.trusted:
-            trailing = [self.board.attempts[other] for other in job.live]
+            trailing = [board.attempts[other] for other in job.live] if job.live else ()
             self.answered(job, node, answer, result.compute_s, now)
             for other in trailing:
                 if other.purpose == "hedge" and attempt.subject is not None:
@@ -134,7 +138,7 @@ class Outcomes:
                     )
             self.checking.edge_answered(job, node, answer, result.trait, now)
             return
-        accuser = self.board.nodes.get(job.accuser) if job.accuser is not None else None
+        accuser = board.nodes.get(job.accuser) if job.accuser is not None else None
         if accuser is not None:
             # The input was fine: whoever blamed it to be rid of the work pays for that.
             self._penalise(accuser, now)
@@ -247,7 +251,7 @@ class Outcomes:
 
     def _leave_out(self, node: Node, until: float, now: float) -> None:
         node.retry_at = until
-        heapq.heappush(self._left_out, (until, node.node_id))
+        heapq.heappush(self.left_out, (until, node.node_id))
         self.board.timers.arm(until, node.node_id)
         self.board.changed(node, now)
 
@@ -282,8 +286,8 @@ class Outcomes:
 
     def readmit(self, now: float) -> None:
         """Let nodes back in whose time out is over, whether or not a timer has fired yet."""
-        while self._left_out and self._left_out[0][0] <= now:
-            node = self.board.nodes.get(heapq.heappop(self._left_out)[1])
+        while self.left_out and self.left_out[0][0] <= now:
+            node = self.board.nodes.get(heapq.heappop(self.left_out)[1])
             if node is not None:
                 self.board.changed(node, now)
 

@@ -51,7 +51,9 @@ class Demand:
         self._at = self.last_at = now
 
     def rate(self, now: float) -> float:
-        return self._rate * math.exp(min(self._at - now, 0.0) / DEMAND_MEMORY_S)
+        if now <= self._at:
+            return self._rate
+        return self._rate * math.exp((self._at - now) / DEMAND_MEMORY_S)
 
 
 class Placement:
@@ -62,9 +64,6 @@ class Placement:
         self._round: deque[NodeId] = deque()
         self._in_round: set[NodeId] = set()
         self._joined_first_at: float | None = None
-
-    def asked(self, job: Job, now: float) -> None:
-        self.demand[job.spec.digest].add(job.spec.tokens, now)
 
     def joined(self, node: Node, now: float) -> None:
         """A node is here: give it what it is to have first."""
@@ -79,6 +78,8 @@ class Placement:
         """Load the next model on a node that has nothing to do, if it should have another."""
         if node.trusted or node.loading or node.attempts or node.draining:
             return
+        if len(node.speeds) == len(self._board.models):
+            return  # it has them all
         if node.level in ("quarantined", "banned"):
             return
         wanted = self._wanted(node, now)

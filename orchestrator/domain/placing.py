@@ -52,7 +52,6 @@ SPILL_S: Final = 0.3
 SEEN_KEPT: Final = 256
 NO_CAPACITY: Final = "No node and no CPU worker is available for this model."
 
-
 # The CPU workers are few: the best of them needs no search.
 _ALONE: Final = router.Found()
 
@@ -96,22 +95,22 @@ class Placing:
 
         A ``fresh`` one goes behind those that wait for the same nodes.
         """
-        board, found = self._board, self._barred(job)
+        board = self._board
         if is_batch(job):
             # Whoever has waited longer goes first; `assign` follows every event.
             if self.worker_will_come(job) or self.edge_could_come(job, now):
                 board.queues.push("edge" if self.may_run_on_edge(job) else "cloud", job, now)
             else:
-                self._give_up(job, found.skipped, now)
+                self._give_up(job, self._barred(job).skipped, now)
             return
+        found = None
         if self.may_run_on_edge(job):
             # Whoever waits for the same nodes goes first.
             queued = fresh and requests_wait(board.queues, job)
-            started = self._busy(job) if queued else self.start_on_edge(job, now)
-            if started is None:
+            found = self._busy(job) if queued else self.start_on_edge(job, now)
+            if found is None:
                 return
-            started.skipped |= found.skipped
-            found = started
+            found.skipped |= self._barred(job).skipped
             wait_s = self._worth_waiting(job, found, now)
             if wait_s is not None and not self._spills(job, wait_s):
                 board.queues.push("edge", job, now)
@@ -119,6 +118,7 @@ class Placing:
                 latest_at = job.submitted_at + self._options.edge_budget_s
                 board.timers.arm(min(now + PATIENCE * wait_s + 0.25, latest_at), job.spec.job_id)
                 return
+        found = found or self._barred(job)
         if self.try_worker(job, now, found):
             return
         if self.worker_will_come(job):
@@ -186,10 +186,11 @@ class Placing:
     ) -> router.Found | None:
         """Start ``job`` on the best trusted node, or pair of nodes; else return why not."""
         digest, tokens = job.spec.digest, job.spec.tokens
+        batch, left_s = is_batch(job), job.deadline_at - now
         if limit_s is None:
-            limit_s = MOST_BATCH_S if is_batch(job) else self._options.edge_budget_s
-        limit_s = min(limit_s, job.deadline_at - now)
-        kept_free_from = self._kept_free_from(job, now)
+            limit_s = MOST_BATCH_S if batch else self._options.edge_budget_s
+        limit_s = limit_s if limit_s < left_s else left_s
+        kept_free_from = self._kept_free_from(job, now) if batch else math.inf
         node, found = self._choose(job, now, limit_s, kept_free_from=kept_free_from)
         if (
             node is None
@@ -209,7 +210,7 @@ class Placing:
             self._start(job, node, "serve", found, now)
             return None
         busy = self._board.index.fleets[digest].busy
-        if len(busy) and not is_batch(job):
+        if len(busy) and not batch:
             found.sooner(router.soonest_s(busy, digest=digest, tokens=tokens, rng=self._rng))
         return found
 
@@ -233,14 +234,13 @@ class Placing:
             rule=self._options.rule if tier == "trusted" else "random",
             geo=self._options.geo,
             idle_only=idle_only or job.deaths > 0,
-            background=is_batch(job),
+            background=spec.priority == "batch",
             kept_free_from=kept_free_from,
         )
 
     def _kept_free_from(self, job: Job, now: float) -> float:
-        """Return since when a node must have had no request to be given ``job``."""
-        waits_patiently = is_batch(job) and now - job.submitted_at < AGEING_S
-        return now - KEPT_FREE_S if waits_patiently else math.inf
+        """Return since when a node must have had no request to be given a batch job."""
+        return now - KEPT_FREE_S if now - job.submitted_at < AGEING_S else math.inf
 
     def _has_others(self, job: Job, found: router.Found) -> bool:
         """Whether somebody who is not kept free for requests has work in hand, or will come."""
@@ -255,10 +255,10 @@ class Placing:
         now: float,
     ) -> Attempt:
         spec, board = job.spec, self._board
-        groups = board.index.fleets[spec.digest].groups
-        why = {**groups, **found.skipped} if found.skipped else groups.copy()
-        why.pop("open", None)
-        background = is_batch(job)
+        why = board.index.fleets[spec.digest].passed_over()
+        if found.skipped:
+            why = {**why, **found.skipped}
+        background = spec.priority == "batch"
         decision = router.explain(
             node,
             digest=spec.digest,

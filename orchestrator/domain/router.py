@@ -22,6 +22,8 @@ import random
 from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
+import msgspec
+
 from browser_node.protocol import ModelDigest, NodeId
 from orchestrator.domain.decisions import Decision
 from orchestrator.domain.index import (
@@ -30,7 +32,6 @@ from orchestrator.domain.index import (
     WINDOW_S,
     OpenSet,
     ahead_tokens,
-    floor_s,
     has_background_room,
     is_full,
     rtt_s,
@@ -85,39 +86,36 @@ def has_room(node: Node, *, digest: ModelDigest, tokens: int, background: bool =
 
 
 def explain(
-    node: Node | None,
+    node: Node,
     *,
     digest: ModelDigest,
     tokens: int,
     considered: int,
     skipped: Mapping[str, int],
-    soonest_s: float | None = None,
     cold_s: float = 0.0,
     background: bool = False,
 ) -> Decision:
     """Return the decision for ``node`` with every term of its expected finish time."""
-    if node is None:
-        return Decision(None, considered=considered, skipped=skipped, soonest_s=soonest_s)
     speed = node.speeds.get(digest)
     rate, overhead = (1000.0, 0.0) if speed is None else (speed.tokens_per_s, speed.overhead_s)
-    ahead = node.outstanding_tokens if background else ahead_tokens(node, rate)
-    rtt, backlog, service = rtt_s(node), ahead / rate, overhead + tokens / rate
+    ahead: float = node.outstanding_tokens
+    if node.background_tokens and not background:
+        ahead = ahead_tokens(node, rate)
+    rtt = rtt_s(node) if node.rtt_s is None else node.rtt_s
+    backlog, service = ahead / rate, overhead + tokens / rate
     penalty = node.consecutive_failures * PENALTY_PER_FAILURE_S
     total = rtt + backlog + service + cold_s + penalty
     return Decision(
-        node.node_id, rtt, backlog, service, cold_s, penalty, total, soonest_s, considered, skipped
+        node.node_id, rtt, backlog, service, cold_s, penalty, total, None, considered, skipped
     )
 
 
-class Found:
+class Found(msgspec.Struct, gc=False):
     """What a search saw: nodes compared, why others were not, and the soonest that lacks room."""
 
-    __slots__ = ("considered", "skipped", "soonest_s")
-
-    def __init__(self) -> None:
-        self.considered = 0
-        self.skipped: dict[str, int] = {}
-        self.soonest_s: float | None = None
+    considered: int = 0
+    skipped: dict[str, int] = msgspec.field(default_factory=dict)
+    soonest_s: float | None = None
 
     def skip(self, reason: str) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
@@ -152,29 +150,32 @@ def choose(
     """
     best: Node | None = None
     best_s = limit_s
-    best_cost = float("inf")
+    best_cost = math.inf
     found = Found()
     # A job shorter than the standard one may be done sooner than its step says.
-    shrink = min(1.0, tokens / STANDARD_TOKENS)
+    shrink = tokens / STANDARD_TOKENS if tokens < STANDARD_TOKENS else 1.0
     stale_at = now - STALE_S
     finishes = rule == "finish"
     ordered = finishes and geo
-    steps = candidates.steps_in_use if ordered else range(1)
-    for step in steps:
-        if ordered and floor_s(step) * shrink >= best_s:
+    barred = bool(tried or networks)
+    keeps_free = kept_free_from < math.inf
+    steps = candidates.in_order if ordered else [(-math.inf, _any(candidates, rng))]
+    for floor_s, nodes_of_step in steps:
+        if floor_s * shrink >= best_s:
             break
-        nodes = _some(candidates.steps[step], rng) if ordered else _any(candidates, rng)
+        nodes = nodes_of_step
+        if ordered and len(nodes) > PER_STEP:
+            nodes = _some(nodes, rng)
         found.considered += len(nodes)
         for node in nodes:
-            node_id = node.node_id
-            if (tried and node_id in tried) or (networks and node.network in networks):
+            if barred and (node.node_id in tried or node.network in networks):
                 found.skip("already_tried")
                 continue
             if node.last_frame_at < stale_at:
                 silent.append(node)
                 found.skip("silent")
                 continue
-            if node.requested_at > kept_free_from:
+            if keeps_free and node.requested_at > kept_free_from:
                 found.skip("kept_for_requests")
                 continue
             measured = node.speeds[digest]
@@ -186,7 +187,8 @@ def choose(
             finish = measured.overhead_s + (ahead + tokens) / speed
             if geo:
                 # Mostly measured: then the call is saved, in the innermost of all loops.
-                finish += rtt_s(node) if node.rtt_s is None else node.rtt_s
+                measured_s = node.rtt_s
+                finish += measured_s if measured_s is not None else rtt_s(node)
             if node.consecutive_failures:
                 finish += node.consecutive_failures * PENALTY_PER_FAILURE_S
             if outstanding and (
@@ -200,11 +202,12 @@ def choose(
                 found.skip("busy")
                 found.sooner(finish)
                 continue
-            if finish > limit_s:
-                found.skip("too_slow")
-                continue
-            if finishes:
-                if best is None or finish < best_s or (finish == best_s and node_id < best.node_id):
+            if finish > best_s:
+                if finish > limit_s:
+                    found.skip("too_slow")
+            elif finishes:
+                # Equals are told apart by their ids, so that their order says nothing.
+                if finish < best_s or best is None or node.node_id < best.node_id:
                     best, best_s = node, finish
             else:
                 cost = rng.random() if rule == "random" else float(len(node.attempts))
@@ -222,8 +225,8 @@ def soonest_s(
     return min(
         (
             finish_s(node, digest=digest, tokens=tokens)
-            for step in busy.steps_in_use
-            for node in _some(busy.steps[step], rng)
+            for _, nodes in busy.in_order
+            for node in _some(nodes, rng)
         ),
         default=None,
     )

@@ -96,11 +96,14 @@ class Scheduler:
 
     def handle(self, event: ev.Event, *, now: float) -> list[fx.Effect]:
         """Apply ``event`` at monotonic time ``now`` and return what to do about it."""
-        self.outcomes.readmit(now)
+        if self.outcomes.left_out:
+            self.outcomes.readmit(now)
         match event:
             case ev.JobsSubmitted():
                 for spec in event.jobs:
                     self._submit(spec, now)
+            case ev.AttemptsFinished():
+                self.outcomes.finished(event, now)
             case ev.JobsCancelled():
                 for job_id in event.job_ids:
                     if (job := self.board.jobs.get(job_id)) is not None:
@@ -111,8 +114,6 @@ class Scheduler:
                 self.outcomes.leave(event.node_id, "closed", now, died=event.reason != "bye")
             case ev.NodeHeard():
                 self._heard(event, now)
-            case ev.AttemptsFinished():
-                self.outcomes.finished(event, now)
             case ev.AttemptProgressed():
                 self.outcomes.progressed(event, now)
             case ev.AttemptFailed():
@@ -137,14 +138,16 @@ class Scheduler:
                 self._tick(now)
             case _:
                 assert_never(event)
-        if self.board.timers.is_due(now):
+        board = self.board
+        if board.timers.first_at <= now:
             self._expire(now)
-        self.checking.audit_some(now)
-        if self.board.queues.size:
+        if self.checking.audits:
+            self.checking.audit_some(now)
+        if board.queues.size:
             self.placing.assign(now)
         if self.placing.silent:
             self._probe_silent(now)
-        return self.board.flush()
+        return board.flush()
 
     def next_wakeup(self) -> float | None:
         """Return the monotonic time at which a `Tick` is due, or None when nothing is pending."""
@@ -156,8 +159,9 @@ class Scheduler:
 
     def is_idle(self, until: float) -> bool:
         """Whether no `Tick` is due before monotonic time ``until``; cheaper than to ask when."""
-        ticks = not self.board.nodes or self._liveness.next_tick_at >= until
-        return ticks and self.board.timers.is_idle(until)
+        if self.board.timers.first_at < until:
+            return False
+        return self._liveness.next_tick_at >= until or not self.board.nodes
 
     @property
     def counters(self) -> Counters:
@@ -176,30 +180,37 @@ class Scheduler:
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────
 
     def _submit(self, spec: NewJob, now: float) -> None:
+        board, deadline_at = self.board, now + spec.deadline_s
+        job = Job(spec, now, deadline_at)
+        # Mostly nobody waits, and then one may.
+        if (self._draining or board.queues.size) and self._refuse(job, now):
+            return
+        board.jobs[spec.job_id] = job
+        timers = board.timers
+        arm = timers.arm_deadline if spec.priority == "interactive" else timers.arm
+        arm(deadline_at, spec.job_id)
+        self.placement.demand[spec.digest].add(spec.tokens, now)
+        self.checking.asked(job)
+        self.placing.place(job, now, fresh=True)
+
+    def _refuse(self, job: Job, now: float) -> bool:
+        """Fail a job that may not wait; False where it may."""
         board, most = self.board, self.options.max_queued
-        job = Job(spec, submitted_at=now, deadline_at=now + spec.deadline_s)
         if self._draining:
             message = "The server is shutting down."
             board.fail(job, "shutting_down", message, now, retry_after_s=5.0)
-            return
+            return True
         if board.queues.size >= most:
             message = f"The queue is full: {most} jobs are waiting."
             board.fail(job, "overloaded", message, now, retry_after_s=2.0)
-            return
-        own = board.queues.by_project.get(spec.project_id, 0)
+            return True
+        own = board.queues.by_project.get(job.spec.project_id, 0)
         share = max(1, int(most * self.options.project_share))
         if own >= share:
             message = f"{own} jobs of this project are waiting; {share} may wait at once."
             board.fail(job, "overloaded", message, now, retry_after_s=2.0)
-            return
-        board.jobs[spec.job_id] = job
-        if spec.priority == "interactive":
-            board.timers.arm_deadline(job.deadline_at, spec.job_id)
-        else:
-            board.timers.arm(job.deadline_at, spec.job_id)
-        self.placement.asked(job, now)
-        self.checking.asked(job)
-        self.placing.place(job, now, fresh=True)
+            return True
+        return False
 
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────
 

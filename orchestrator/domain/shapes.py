@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from array import array
 from typing import Final
 
@@ -22,24 +21,25 @@ def well_formed(manifest: Manifest, output: bytes) -> bool:
 def trait_of(manifest: Manifest, output: bytes) -> int | None:
     """Return a number for what a lazy liar would repeat, or None for what is no answer at all.
 
-    Of a classification that is its first category, of everything else the whole output.
+    Of a classification that is its first category, of everything else the whole output. The same in
+    this process only: hashes are salted.
     """
     match manifest.pipeline:
         case "embeddings":
             if len(output) != 4 * manifest.dimensions:
                 return None
-            return zlib.crc32(output) if _finite(output) else None
+            return hash(output) if _finite(output) else None
         case "extractive-summary":
-            return None if _text(output) is None else zlib.crc32(output)
+            return None if _text(output) is None else hash(output)
         case "iab-classification":
             if _text(output) is None:
                 return None
             try:
-                found = msgspec.json.decode(output, type=_Categories)
+                found = _categories.decode(output)
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 return None
             first = found.content.iab_2_2[:1] or found.content.iab_1_0[:1]
-            return zlib.crc32(f"{first[0].id} {first[0].code}".encode()) if first else 0
+            return hash((first[0].id, first[0].code)) if first else 0
 
 
 def _finite(vector: bytes) -> bool:
@@ -47,7 +47,7 @@ def _finite(vector: bytes) -> bool:
     # Infinities and NaN have all bits of the exponent set, seven of them in the last byte; so have
     # values above 10³⁸, which no vector holds.
     tops = vector[3::4]
-    if b"\x7f" not in tops and b"\xff" not in tops:
+    if 0x7F not in tops and 0xFF not in tops:
         return True
     # One infinity or NaN makes the sum one; float32 values cannot overflow it.
     return math.isfinite(sum(array("f", vector)))
@@ -65,6 +65,9 @@ class _Content(msgspec.Struct):
 
 class _Categories(msgspec.Struct):
     content: _Content = msgspec.field(default_factory=_Content)
+
+
+_categories: Final = msgspec.json.Decoder(_Categories)
 
 
 def _text(output: bytes) -> str | None:

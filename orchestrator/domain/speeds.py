@@ -36,14 +36,14 @@ _LINE: Final = ("tokens_per_s", "overhead_s", "tokens", "seconds", "variance", "
 
 def observe(node: Node, attempts: Sequence[Attempt], *, now: float) -> None:
     """Learn from attempts that ``node`` answered together; they are released already."""
-    arrived_at = min(attempt.started_at for attempt in attempts) + (node.rtt_s or 0.0)
+    arrived_at = min([attempt.started_at for attempt in attempts]) + (node.rtt_s or 0.0)
     digest = attempts[0].digest
     # It was idle before, or what it had was taken back, or it has turned to another model.
     if node.run_digest != digest or arrived_at > node.last_answer_at:
         _close(node)
         node.run_digest = digest
         node.run_at = max(arrived_at, node.last_answer_at)
-    node.run_tokens += sum(attempt.tokens for attempt in attempts)
+    node.run_tokens += sum([attempt.tokens for attempt in attempts])
     node.last_answer_at = now
     if not node.attempts or now - node.run_at >= RUN_S:
         _close(node)

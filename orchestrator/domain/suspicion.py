@@ -31,20 +31,25 @@ class Traits:
 
         ``asked`` is a hash of the input: repeating an answer to the same question proves nothing.
         """
-        share = (self._counts.get(trait, 0) + 1) / (self._total + 2)
-        self._add(trait)
+        counts, total = self._counts, self._total
+        before = counts.get(trait, 0)
+        if before or len(counts) < _KEPT:
+            counts[trait] = before + 1
+        self._total = total + 1
+        if total + 1 >= _HALVE_AT:
+            self._halve()
         if trait == speed.trait:
             speed.repeats += asked != speed.asked
         else:
-            speed.trait, speed.repeats = trait, 0
+            speed.trait = trait
+            if speed.repeats:
+                speed.repeats = 0
         speed.asked = asked
-        return speed.repeats >= 2 and share**speed.repeats < LIKELIHOOD
+        if speed.repeats < 2:
+            return False
+        share = (before + 1) / (total + 2)
+        return share**speed.repeats < LIKELIHOOD
 
-    def _add(self, trait: int) -> None:
-        counts = self._counts
-        if trait in counts or len(counts) < _KEPT:
-            counts[trait] = counts.get(trait, 0) + 1
-        self._total += 1
-        if self._total >= _HALVE_AT:
-            self._total //= 2
-            self._counts = {key: count // 2 for key, count in counts.items() if count > 1}
+    def _halve(self) -> None:
+        self._total //= 2
+        self._counts = {key: count // 2 for key, count in self._counts.items() if count > 1}

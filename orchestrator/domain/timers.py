@@ -17,10 +17,18 @@ _Timer = tuple[float, int, str]
 
 
 class Timers(Generic[_T]):
-    """``find`` returns who an id is of, or None once that is gone."""
+    """``find`` returns who an id is of, or None once that is gone; ``find_job`` looks at jobs only.
 
-    def __init__(self, find: Callable[[str], _T | None]) -> None:
+    ``first_at`` is when the first timer runs out, its subject there or not; infinite without any.
+    """
+
+    def __init__(
+        self, find: Callable[[str], _T | None], find_job: Callable[[str], _T | None]
+    ) -> None:
         self._find = find
+        self._find_job = find_job
+        # Kept, as every event asks for it and few change it.
+        self.first_at = math.inf
         self._heap: list[_Timer] = []
         # Deadlines mostly come in order, and most of their jobs are over long before: in a heap
         # they would be thirty seconds' worth of nothing.
@@ -31,52 +39,49 @@ class Timers(Generic[_T]):
         """Have ``what`` looked at when monotonic time reaches ``at``; never if that is infinite."""
         if at < math.inf:
             heapq.heappush(self._heap, (at, next(self._numbers), what))
+            self.first_at = at if at < self.first_at else self.first_at
 
     def arm_deadline(self, at: float, what: str) -> None:
         """The same for the deadline of a job that is answered soon."""
-        if self._deadlines and at < self._deadlines[-1][0]:
+        deadlines = self._deadlines
+        if deadlines and at < deadlines[-1][0]:
             self.arm(at, what)
-        else:
-            self._deadlines.append((at, next(self._numbers), what))
+            return
+        deadlines.append((at, next(self._numbers), what))
+        self.first_at = at if at < self.first_at else self.first_at
 
     def clear(self) -> None:
         self._heap.clear()
         self._deadlines.clear()
+        self.first_at = math.inf
 
     def next(self) -> float | None:
         """Return when the first is due whose subject is still there."""
-        heap, deadlines, find = self._heap, self._deadlines, self._find
+        heap, deadlines, find, find_job = self._heap, self._deadlines, self._find, self._find_job
         while heap and find(heap[0][2]) is None:
             heapq.heappop(heap)
-        while deadlines and find(deadlines[0][2]) is None:
+        while deadlines and find_job(deadlines[0][2]) is None:
             deadlines.popleft()
-        first = self._first()
-        return None if first is None else first[0]
-
-    def is_idle(self, until: float) -> bool:
-        """Whether no timer runs out before ``until``; cheap, as it looks after no subject."""
-        first = self._first()
-        return first is None or first[0] >= until
-
-    def is_due(self, now: float) -> bool:
-        """Whether some timer has run out, its subject there or not: most times it has not."""
-        first = self._first()
-        return first is not None and first[0] <= now
+        self._look()
+        return self.first_at if self.first_at < math.inf else None
 
     def due(self, now: float) -> _T | None:
         """Return one subject whose timer has run out, or None."""
-        while (first := self._first()) is not None and first[0] <= now:
-            if self._heap and first is self._heap[0]:
-                heapq.heappop(self._heap)
+        heap, deadlines = self._heap, self._deadlines
+        while self.first_at <= now:
+            if heap and (not deadlines or heap[0] < deadlines[0]):
+                found = self._find(heapq.heappop(heap)[2])
             else:
-                self._deadlines.popleft()
-            found = self._find(first[2])
+                found = self._find_job(deadlines.popleft()[2])
+            self._look()
             if found is not None:
                 return found
         return None
 
-    def _first(self) -> _Timer | None:
+    def _look(self) -> None:
+        """See anew when the first timer runs out: some were taken away."""
         heap, deadlines = self._heap, self._deadlines
-        if heap and deadlines:
-            return heap[0] if heap[0] < deadlines[0] else deadlines[0]
-        return heap[0] if heap else deadlines[0] if deadlines else None
+        first_at = heap[0][0] if heap else math.inf
+        if deadlines and deadlines[0][0] < first_at:
+            first_at = deadlines[0][0]
+        self.first_at = first_at

@@ -160,6 +160,8 @@ def _first(queue: FairQueue, count: int) -> list[Job]:
 
 def requests_wait(queues: Queues, job: Job) -> bool:
     """Whether other requests wait for the same nodes as ``job``."""
+    if not queues.size:
+        return False
     rules = job.spec.rules
     queue = queues.all.get(Key("edge", job.spec.digest, rules.region, rules.verify))
     return queue is not None and queue.classes["interactive"].size > 0

@@ -85,6 +85,20 @@ def test_a_node_is_in_the_group_that_says_why_it_takes_nothing(
     assert len(index.open_set(MODEL, "trusted")) == (group == "open")
 
 
+def test_whom_a_search_passes_over_is_said_once_and_stays_said() -> None:
+    one, other = node("a"), node("b")
+    index = index_of(one, other, node("c", stale=True))
+    fleet = index.fleets[MODEL]
+    before = fleet.passed_over()
+    one.stale = other.late = True
+    for changed in (one, other):
+        index.update(changed, now=0.0)
+
+    assert before == {"silent": 1}
+    assert fleet.passed_over() == {"silent": 2, "late": 1}
+    assert fleet.passed_over() is fleet.passed_over()
+
+
 def test_without_a_cpu_worker_nobody_is_left_out_for_failing() -> None:
     index = index_of()
     index.forgiving = True
@@ -191,12 +205,13 @@ def test_steps_are_in_order_and_no_node_is_faster_than_its_step_says() -> None:
     nodes = [node(f"n{speed}", speed=float(speed)) for speed in (50, 5000, 200, 800, 20_000)]
     fleet = index_of(*nodes).open_set(MODEL, "trusted")
 
-    assert fleet.steps_in_use == sorted(fleet.steps_in_use)
+    floors_s = [floor_s for floor_s, _ in fleet.in_order]
+    assert floors_s == sorted(floors_s)
     assert [one.node_id for one in fleet] == ["n20000", "n5000", "n800", "n200", "n50"]
-    for step in fleet.steps_in_use:
-        for one in fleet.steps[step]:
+    for least_s, members in fleet.in_order:
+        for one in members:
             speed = one.speeds[MODEL].tokens_per_s
-            assert floor_s(step) <= rtt_s(one) + ix.STANDARD_TOKENS / speed < floor_s(step + 1)
+            assert least_s <= rtt_s(one) + ix.STANDARD_TOKENS / speed < 1.25 * least_s
 
 
 def test_a_node_that_got_slower_moves_to_a_later_step() -> None:
@@ -234,8 +249,9 @@ def test_an_open_set_holds_exactly_what_was_added_and_not_discarded(
 
     assert sorted(one.node_id for one in fleet) == sorted(held)
     assert len(fleet) == len(held)
-    assert fleet.steps_in_use == sorted(set(held.values()))
-    for step, members in fleet.steps.items():
+    steps = sorted(set(held.values()))
+    assert [least_s for least_s, _ in fleet.in_order] == [floor_s(step) for step in steps]
+    for step, (_, members) in zip(steps, fleet.in_order, strict=True):
         assert all(held[one.node_id] == step for one in members)
 
 

@@ -214,6 +214,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert sum(fleet.groups.values()) == len(fleet.ready)
             grouped = [n.speeds[digest].group for n in fleet.ready.values()]
             assert fleet.groups == Counter(grouped)
+            assert fleet.passed_over() == {g: n for g, n in fleet.groups.items() if g != "open"}
             in_sets = [n.node_id for (_, r), s in fleet.open.items() if not r for n in s]
             assert sorted(in_sets) == sorted(
                 n.node_id for n in fleet.ready.values() if n.speeds[digest].group == "open"
