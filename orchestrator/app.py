@@ -14,7 +14,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -232,21 +232,19 @@ class Application:
             allowed=lambda scope: admitted(scope, origins),
         )
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             path: str = scope["path"]
             if scope["type"] == "websocket":
                 if path == SOCKET_PATH:
-                    await node_socket(scope, receive, send)
-                else:
-                    await send({"type": "websocket.close", "code": 4404})
-            elif is_api(path):
-                await api.app(scope, receive, send)
-            elif path == "/register":
-                await register(scope, receive, send)
-            elif path.startswith("/console/"):
-                await console(scope, receive, send)
-            else:
-                await pages(scope, receive, send)
+                    return node_socket(scope, receive, send)
+                return send({"type": "websocket.close", "code": 4404})
+            if is_api(path):
+                return api.app(scope, receive, send)
+            if path == "/register":
+                return register(scope, receive, send)
+            if path.startswith("/console/"):
+                return console(scope, receive, send)
+            return pages(scope, receive, send)
 
         return HostCheck(app, origins=origins)
 

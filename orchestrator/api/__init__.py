@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -168,7 +168,7 @@ def build_api(
         **dict.fromkeys(openapi.PATHS, described),
     }
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await keyless.get(scope["path"], public)(scope, receive, send)
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return keyless.get(scope["path"], public)(scope, receive, send)
 
     return Api(app, service)

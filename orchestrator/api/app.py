@@ -151,7 +151,7 @@ class PublicApi:
             status, code, body = fault.status, fault.code, error_body(fault)
         self._finish_headers(exchange, headers, status, own)
         try:
-            await send_body(send, status, body, headers, content_type=content_type)
+            await send_body(send, status, body, headers, content_type=content_type, scope=scope)
         finally:
             self._recorder.record(exchange, status, code)
 

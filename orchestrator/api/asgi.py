@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import orjson
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from orchestrator.errors import (
     ApiError,
@@ -15,6 +15,7 @@ from orchestrator.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
+from orchestrator.transport.cycle import WHOLE_ANSWER, in_two
 
 Header = tuple[bytes, bytes]
 
@@ -71,15 +72,27 @@ async def send_body(
     headers: Sequence[Header] = (),
     *,
     content_type: bytes = b"application/json",
+    scope: Scope | None = None,
 ) -> None:
-    """Send a whole answer. A 304 tells nothing of the body that it does not have."""
+    """Send a whole answer, in one step where ``scope`` says that the server takes it so.
+
+    A 304 tells nothing of the body that it does not have.
+    """
     if status == 304:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
         return
-    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+    answer: Message = {
+        "type": WHOLE_ANSWER,
+        "status": status,
+        "headers": [(b"content-type", content_type), *headers],
+        "body": body,
+    }
+    if scope is not None and WHOLE_ANSWER in scope.get("extensions", ()):
+        await send(answer)
+        return
+    for part in in_two(answer):
+        await send(part)
 
 
 def error_headers(error: ApiError) -> list[Header]:

@@ -9,6 +9,7 @@ pool and Pyodide both assign plain strings).
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable
 from typing import Final
 
 from starlette.requests import cookie_parser
@@ -87,13 +88,12 @@ class HostCheck:
         # Asked at every request, nearly always of the same few names.
         self._serves = functools.lru_cache(256)(origins.serves)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan" or self._serves(header(scope, b"host")):
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await _misdirected(send)
+            return self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return send({"type": "websocket.close", "code": 1008})
+        return _misdirected(send)
 
 
 async def _misdirected(send: Send) -> None:

@@ -5,28 +5,32 @@ A connection is always in one of these states, and one sweep over all of them en
     head    nothing came yet, or a request's line and headers are not complete   headers_timeout_s
     body    a body is not complete, and hardly comes                             idle_s
     rest    the answer is sent, but what is left of the body still comes         idle_s
+    next    the answer is sent, and nothing came since                           keep_alive_s
     refused it was told why, and may read that                                   LINGER_S
     stalled what was written to it waits, and is hardly read                     idle_s
 
-In any other it waits for us, or for uvicorn's keep-alive timer. Times are looked at once a sweep,
-not with a timer each: every request would set and cancel several.
+In any other it waits for us. Times are looked at once a sweep, not with a timer each: every request
+would set and cancel several.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from collections import deque
 from typing import Any, Final, Literal
 
 import httptools
 import orjson
+from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from orchestrator.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimeout
+from orchestrator.errors import ApiError, BadRequest, RequestTimeout
+from orchestrator.transport.bounds import Bounds, too_long, too_many
+from orchestrator.transport.cycle import EXTENSIONS, Cycle, Forgiving, read_target
 from orchestrator.transport.upgrade import head_without_upgrade, is_handshake
 
-IDLE_S: Final = 60.0
 # "Hardly": fewer bytes than these in ``idle_s``. Whatever is slower is not a network.
 BODY_PACE_BYTES: Final = 1 << 10
 READ_PACE_BYTES: Final = 64 << 10
@@ -35,17 +39,7 @@ LOOK_EVERY_S: Final = 1.0
 # Requests sent ahead on one connection while the first is being answered.
 PIPELINE_MAX: Final = 64
 
-_Wait = Literal["head", "body", "rest", "refused"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """What a connection may take. ``idle_s`` is for both directions."""
-
-    headers_timeout_s: float
-    headers_max: int
-    headers_max_bytes: int
-    idle_s: float = IDLE_S
+_Wait = Literal["head", "body", "rest", "next", "refused"]
 
 
 def bounded_http(bounds: Bounds) -> type[asyncio.Protocol]:
@@ -61,31 +55,14 @@ def bounded_http(bounds: Bounds) -> type[asyncio.Protocol]:
     return Bounded
 
 
-class Forgiving:
-    """A transport that drops what is written to it once it is closed.
-
-    uvloop's raises then, and tells of the loss of the connection only afterwards.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = transport.close
-
-    def write(self, raw: bytes) -> None:
-        if not self.is_closing():
-            self._write(raw)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class BoundedHttp(HttpToolsProtocol):
     """One connection. `bounded_http` makes the class with the bounds."""
 
     bounds: Bounds
     sweep: Sweep
+    cycle: Cycle
+    # Whose turn comes when the one before is answered.
+    pipeline: deque[Cycle]  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -93,6 +70,8 @@ class BoundedHttp(HttpToolsProtocol):
         # Whether a request ever began; before, nobody waits to be told anything.
         self._asked = False
         self._refused = False
+        # The last answer is sent and nothing came since; a byte that begins no request counts too.
+        self._quiet = False
         # Why the parser was stopped by us, rather than by its own rules.
         self._why: ApiError | None = None
         # Of the piece being parsed: how long it is, and whether it got the request any further.
@@ -122,7 +101,7 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._unset_keepalive_if_required()
+        self._quiet = False
         self._piece_bytes = len(data)
         self._moved = False
         while True:
@@ -144,34 +123,89 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = self._asked = True
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         self._moved = True
         self._wait = None
         bounds = self.bounds
         if len(self.headers) > bounds.headers_max:
-            self._stop(_too_many(len(self.headers), bounds.headers_max))
+            self._stop(too_many(len(self.headers), bounds.headers_max))
         # Summed up only where what came could be too much: most requests come in one short piece.
         if self._headless_bytes + self._piece_bytes > bounds.headers_max_bytes:
             size_bytes = len(self.url) + sum(
                 len(name) + len(value) + 4 for name, value in self.headers
             )
             if size_bytes > bounds.headers_max_bytes:
-                self._stop(_too_long(size_bytes, bounds.headers_max_bytes))
+                self._stop(too_long(size_bytes, bounds.headers_max_bytes))
         self._headless_bytes = 0
-        super().on_headers_complete()
+        http_version = self.parser.get_http_version()
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": http_version,
+            "method": self.parser.get_method().decode("ascii"),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "extensions": EXTENSIONS,
+        }
+        self.scope = scope  # type: ignore[assignment]
+        upgrades = self.parser.should_upgrade()
+        if not upgrades:
+            self._ask(scope, keep_alive=http_version != "1.0" and self.parser.should_keep_alive())
         # Not before: a request refused up to here has no cycle, the last one is another's.
-        self._in_head = self.parser.should_upgrade()
-        if self.pipeline and len(self.pipeline) > PIPELINE_MAX:
+        self._in_head = upgrades
+
+    def _ask(self, scope: Scope, *, keep_alive: bool) -> None:
+        """Put the request to the application, behind those that it has not answered yet."""
+        scope["path"], scope["raw_path"], scope["query_string"] = read_target(self.url)
+        last = self.cycle
+        self.cycle = Cycle(self, scope, keep_alive=keep_alive)
+        if last is None or last.response_complete:
+            self._answer(self.cycle)
+            return
+        self.flow.pause_reading()
+        self.pipeline.append(self.cycle)
+        if len(self.pipeline) > PIPELINE_MAX:
             self._stop(
                 BadRequest(f"More than {PIPELINE_MAX} requests wait on this connection: use more.")
             )
 
+    def _answer(self, cycle: Cycle) -> None:
+        answering = cycle.run(self.app, self.tasks)
+        # Named: a number of its own would be written out for each.
+        self.tasks.add(asyncio.Task(answering, loop=self.loop, name="request"))
+
     def on_body(self, body: bytes) -> None:
         self._moved = True
         self._body_bytes += len(body)
-        super().on_body(body)
+        # That of a request which asks for another protocol is nobody's.
+        if self._in_head or self.cycle.response_complete:
+            return
+        if self.cycle.hold(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._in_head or self.cycle.response_complete:
+            return
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._answer(self.pipeline.popleft())
+        else:
+            self._quiet = True
 
     def _count_headless(self) -> None:
         """Bound what is neither a whole head nor a body: the parser keeps it until it ends."""
@@ -180,7 +214,7 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._headless_bytes += self._piece_bytes
         if self._headless_bytes > self.bounds.headers_max_bytes:
-            self._refuse(_too_long(self._headless_bytes, self.bounds.headers_max_bytes))
+            self._refuse(too_long(self._headless_bytes, self.bounds.headers_max_bytes))
 
     def _should_upgrade(self) -> bool:
         """Keep uvicorn from answering a request that asks for an upgrade: it is parsed again."""
@@ -283,6 +317,8 @@ class BoundedHttp(HttpToolsProtocol):
                 )
             case "rest" if waited_s >= self.bounds.idle_s:
                 self.transport.abort()
+            case "next" if waited_s >= self.bounds.keep_alive_s:
+                self.transport.close()
             case "refused" if waited_s >= LINGER_S:
                 self.transport.abort()
             case _:
@@ -311,8 +347,7 @@ class BoundedHttp(HttpToolsProtocol):
             return "head"
         cycle = self.cycle
         if cycle.response_complete:
-            # Any byte stops the keep-alive timer, those that begin no request too.
-            return "rest" if self.timeout_keep_alive_task is None else None
+            return "next" if self._quiet else "rest"
         return "body" if cycle.more_body and not cycle.waiting_for_100_continue else None
 
     def _is_stalled(self, now: float) -> bool:
@@ -355,14 +390,3 @@ class Sweep:
         now = loop.time()
         for connection in tuple(self._open):
             connection.look(now)
-
-
-def _too_many(count: int, limit: int) -> HeadersTooLarge:
-    return HeadersTooLarge(f"The request has {count:,} header fields; at most {limit:,} are read.")
-
-
-def _too_long(size_bytes: int, limit: int) -> HeadersTooLarge:
-    return HeadersTooLarge(
-        f"The request's line and headers have {size_bytes:,} bytes or more; at most {limit:,} are"
-        " read. Send fewer or shorter headers, or put what they say into the body."
-    )

@@ -18,7 +18,9 @@ from starlette.types import ASGIApp
 from browser_node import protocol as p
 from orchestrator.errors import OperatorError
 from orchestrator.settings import Settings
-from orchestrator.transport.http import IDLE_S, Bounds, bounded_http
+from orchestrator.transport.bounds import IDLE_S, KEEP_ALIVE_S, Bounds
+from orchestrator.transport.frames import FrameSocket
+from orchestrator.transport.http import bounded_http
 
 # `sun_path` holds 108 bytes on Linux and 104 elsewhere.
 MAX_UNIX_PATH_BYTES: Final = 100
@@ -73,8 +75,17 @@ def bind_unix(folder: Path) -> tuple[socket.socket, Path]:
     return listener, path
 
 
-def public_server(app: ASGIApp, settings: Settings, *, idle_s: float = IDLE_S) -> Server:
-    """Return the server of the public address; ``idle_s`` ends a body or a reader that stops."""
+def public_server(
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    idle_s: float = IDLE_S,
+    keep_alive_s: float = KEEP_ALIVE_S,
+) -> Server:
+    """Return the server of the public address.
+
+    ``idle_s`` ends a body or a reader that stops, ``keep_alive_s`` a connection between requests.
+    """
     return _server(
         app,
         http=bounded_http(
@@ -83,13 +94,13 @@ def public_server(app: ASGIApp, settings: Settings, *, idle_s: float = IDLE_S) -
                 headers_max=settings.headers_max,
                 headers_max_bytes=settings.headers_max_bytes,
                 idle_s=idle_s,
+                keep_alive_s=keep_alive_s,
             )
         ),
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
-        timeout_keep_alive=30,
         timeout_graceful_shutdown=5,
         backlog=BACKLOG,
     )
@@ -103,8 +114,9 @@ def private_server(app: ASGIApp) -> Server:
 def _server(app: ASGIApp, **options: Any) -> Server:
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         loop="uvloop",
-        ws="websockets-sansio",
+        ws=FrameSocket,
         ws_per_message_deflate=False,
         ws_max_size=p.MAX_FRAME_BYTES,
         # Liveness is the application's pong: a browser answers protocol pings for a tab whose

@@ -1,13 +1,14 @@
 """The nodes' sockets: one ASGI callable between WebSocket messages and the engine.
 
-Each socket has a bounded outbound queue and a writer of its own; a node that stops reading is
-closed, and nobody waits for it.
+Each socket has a bounded outbound queue, and a writer of its own for what cannot be written at
+once; a node that stops reading is closed, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from orchestrator.domain.node_session import Admission, Admit, Agree, NodeSessio
 from orchestrator.domain.references import References
 from orchestrator.engine import Connection, Engine
 from orchestrator.transport.caps import SocketCaps
+from orchestrator.transport.frames import FRAMES, FrameSocket
 
 # Enough for two windows of the longest inputs; more means that the node does not read.
 MAX_QUEUED_BYTES: Final = 8 << 20
@@ -33,19 +35,42 @@ log = structlog.get_logger("nodes")
 
 
 class Outbox:
-    """The sending half of a socket: `send` and `hand` never wait, the writer task does.
+    """The sending half of a socket: `send` and `hand` never wait.
 
-    Jobs are packed when the writer comes to them: what was handed over until then shares a frame,
+    What they queue is written a turn of the loop later: by ``write_now``, or by the writer task
+    where that returns False. Jobs are packed then: what was handed over until then shares a frame,
     and so, mostly, do the answers.
     """
 
-    def __init__(self, on_close: Callable[[str], None]) -> None:
+    __slots__ = (
+        "_flushing",
+        "_frames",
+        "_items",
+        "_items_bytes",
+        "_loop",
+        "_on_close",
+        "_queued_bytes",
+        "_wake",
+        "_write_now",
+        "_writing",
+        "closing",
+    )
+
+    def __init__(
+        self, on_close: Callable[[str], None], *, write_now: Callable[[bytes], bool]
+    ) -> None:
         self._on_close = on_close
+        self._write_now = write_now
         self._frames: deque[bytes] = deque()
         self._items: list[p.JobItem] = []
         self._items_bytes = 0
         self._queued_bytes = 0
-        self._wake = asyncio.Event()
+        self._flushing = False
+        # While the writer waits with a frame in its hands, nothing may go ahead of that.
+        self._writing = False
+        self._loop = asyncio.get_running_loop()
+        # Not an event: those of idle sockets, which never wait for it, would take 1 kB each.
+        self._wake = self._loop.create_future()
         self.closing: tuple[CloseCode, str] | None = None
 
     def send(self, data: bytes) -> None:
@@ -72,7 +97,21 @@ class Outbox:
             self._frames.clear()
             self._items.clear()
             self.close(CloseCode.SLOW_READER, f"{self._queued_bytes} bytes are waiting to be read")
-        self._wake.set()
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._writing:
+            return
+        while self._frames or self._items:
+            if not self._frames:
+                self._pack()
+            if not self._write_now(self._frames[0]):
+                self._wake_writer()
+                return
+            self._queued_bytes -= len(self._frames.popleft())
 
     def _pack(self) -> None:
         frames = [p.encode(frame) for frame in frames_of(self._items)]
@@ -84,20 +123,26 @@ class Outbox:
     def close(self, code: CloseCode, reason: str) -> None:
         if self.closing is None:
             self.closing = (code, reason)
-            self._wake.set()
+            self._wake_writer()
             self._on_close(reason)
+
+    def _wake_writer(self) -> None:
+        if not self._wake.done():
+            self._wake.set_result(None)
 
     async def write(self, send: Send) -> None:
         """Send what is queued until the socket is to be closed, then close it."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._wake
+            self._wake = self._loop.create_future()
+            self._writing = True
             while self._frames or self._items:
                 if not self._frames:
                     self._pack()
                 data = self._frames.popleft()
                 await send({"type": "websocket.send", "bytes": data})
                 self._queued_bytes -= len(data)
+            self._writing = False
             if self.closing is not None:
                 code, reason = self.closing
                 # A close frame's reason holds 123 bytes (RFC 6455 §5.5).
@@ -163,7 +208,9 @@ class NodeSocket:
                     network=self._caps.network(address),
                     location=self._locate(address),
                 )
-                await self._serve(receive, send, session, lambda: self._caps.welcome(place))
+                welcome = functools.partial(self._caps.welcome, place)
+                frames: FrameSocket = scope["extensions"][FRAMES]
+                await self._serve(receive, send, frames, session, welcome)
         finally:
             self._caps.leave(place)
 
@@ -189,7 +236,12 @@ class NodeSocket:
         await send({"type": "websocket.close", "code": int(code), "reason": reason})
 
     async def _serve(
-        self, receive: Receive, send: Send, session: NodeSession, welcome: Callable[[], None]
+        self,
+        receive: Receive,
+        send: Send,
+        frames: FrameSocket,
+        session: NodeSession,
+        welcome: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
@@ -202,7 +254,13 @@ class NodeSocket:
             if task is not None:
                 graces.append(loop.call_later(CLOSE_GRACE_S, task.cancel))
 
-        outbox = Outbox(closing)
+        def take(data: bytes) -> None:
+            self._engine.receive(connection, data)
+            if session.state == "serving":
+                deadline.cancel()
+                welcome()
+
+        outbox = Outbox(closing, write_now=frames.write)
         connection = Connection(session, outbox)
         writer = asyncio.create_task(self._write(outbox, send))
         deadline = loop.call_later(
@@ -212,6 +270,7 @@ class NodeSocket:
             f"no hello within {self._hello_timeout_s:g} s",
         )
         reason = "connection closed"
+        frames.listen(take)
         try:
             while True:
                 message: Mapping[str, Any] = await receive()
@@ -223,15 +282,13 @@ class NodeSocket:
                 if data is None:
                     outbox.close(CloseCode.BAD_FRAME, "frames are binary, not text")
                     continue
-                self._engine.receive(connection, data)
-                if session.state == "serving":
-                    deadline.cancel()
-                    welcome()
+                take(data)
         except asyncio.CancelledError:
             if outbox.closing is None:
                 raise
             reason = outbox.closing[1]
         finally:
+            frames.listen(None)
             deadline.cancel()
             for grace in graces:
                 grace.cancel()

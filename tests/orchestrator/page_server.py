@@ -81,7 +81,7 @@ async def serve(
 
         config = uvicorn.Config(
             HostCheck(app, origins=Origins.of(settings)),
-            log_level="warning", access_log=False, lifespan="off", ws="none",
+            interface="asgi3", log_level="warning", access_log=False, lifespan="off", ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
         # Listening before the server runs: the first request waits in the kernel.

@@ -81,7 +81,9 @@ async def answer(send: Send, body: bytes) -> None:
 
 
 @contextlib.asynccontextmanager
-async def stage(*, idle_s: float = 60.0, **overrides: object) -> AsyncIterator[Stage]:
+async def stage(
+    *, idle_s: float = 60.0, keep_alive_s: float = 60.0, **overrides: object
+) -> AsyncIterator[Stage]:
     settings = Settings.from_env({}, **overrides)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         made = Stage(listener.getsockname()[1])
@@ -89,7 +91,8 @@ async def stage(*, idle_s: float = 60.0, **overrides: object) -> AsyncIterator[S
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await made.app(scope, receive, send)
 
-        async with running(public_server(app, settings, idle_s=idle_s), listener):
+        server = public_server(app, settings, idle_s=idle_s, keep_alive_s=keep_alive_s)
+        async with running(server, listener):
             try:
                 async with asyncio.timeout(30):
                     yield made

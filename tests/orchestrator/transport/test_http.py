@@ -307,6 +307,24 @@ async def test_a_connection_between_two_requests_may_wait() -> None:
         assert (await kept.answer())[0].startswith(b"HTTP/1.1 200")
 
 
+async def test_a_connection_that_asks_nothing_more_is_closed_and_one_that_does_is_not() -> None:
+    async with (
+        stage(headers_timeout_s=SOON_S, keep_alive_s=2 * SOON_S) as at,
+        client(at) as kept,
+        client(at) as busy,
+    ):
+        await kept.send(ASK)
+        await kept.answer()
+        left = asyncio.create_task(kept.ended())
+        while not left.done():
+            await busy.send(ASK)
+            await busy.answer()
+            await asyncio.sleep(SOON_S / 4)  # the pace of this client
+
+        assert left.result()
+        assert not busy.reader.at_eof()
+
+
 async def test_an_answer_may_take_longer_than_its_head() -> None:
     async with stage(headers_timeout_s=SOON_S) as at, client(at) as asking, client(at) as silent:
         await asking.send(b"GET /wait HTTP/1.1\r\n\r\n")
