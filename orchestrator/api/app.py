@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from orchestrator.api.asgi import (
     ClientGone,
     Header,
+    digits,
     error_body,
     error_headers,
     read_body,
@@ -28,6 +29,7 @@ from orchestrator.api.endpoints import Endpoint
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.gate import Gate
 from orchestrator.api.idempotency import (
+    KEY_HEADER,
     Idempotency,
     Turn,
     digest_of,
@@ -39,7 +41,7 @@ from orchestrator.api.idempotency import (
 from orchestrator.api.limits import Limits
 from orchestrator.api.numbers import Numbers
 from orchestrator.api.recorder import Recorder
-from orchestrator.api.reply import Handler, Reply, Streamed
+from orchestrator.api.reply import INFERENCE_TYPE, Handler, Reply, Streamed
 from orchestrator.api.routes import Route, Routes
 from orchestrator.api.streaming import send_stream
 from orchestrator.api.watch import Watch, Watches
@@ -47,7 +49,6 @@ from orchestrator.clock import Clock
 from orchestrator.errors import ApiError, InternalError, RequestTimeout
 from orchestrator.settings import Settings
 from orchestrator.storage.idempotent import Scope as KeyScope
-from orchestrator.storage.keys import Principal
 
 # Not a status of HTTP: what the log says of a client that left before its answer.
 CLIENT_GONE: Final = 499
@@ -107,18 +108,20 @@ class PublicApi:
             await _preflight(scope, send, self._numbers.next())
             return
         sent: dict[bytes, bytes] = dict(scope["headers"])
+        ts = self._wall()
+        number = self._numbers.at(ts)
         exchange = Exchange(
-            self._gate,
-            number=self._numbers.next(),
+            gate=self._gate,
+            number=number,
             endpoint=scope["path"],
             started_s=self._monotonic(),
-            ts=self._wall(),
+            ts=ts,
             headers=sent,
             query=scope["query_string"],
             receive=receive,
         )
         status, code = 200, None
-        headers: list[Header] = [(b"x-request-id", b"req_" + exchange.number.encode())]
+        headers: list[Header] = [(b"x-request-id", b"req_" + number.encode())]
         # Only pages send an origin, and only they need to be let in.
         if b"origin" in sent:
             headers += _CORS
@@ -164,21 +167,28 @@ class PublicApi:
         headers: list[Header],
     ) -> Reply:
         """Return the reply; one that flows has been sent when this returns."""
-        route = self._route(exchange, scope)
-        principal = exchange.principal = await self._gate.identify(exchange.headers)
-        self._gate.check(principal, exchange.headers)
+        route, sent = self._route(exchange, scope), exchange.headers
+        principal = self._gate.recognise(sent) or await self._gate.identify(sent)
+        exchange.principal = principal
+        self._gate.check(principal, sent)
         self._gate.enter(principal)
         watch, turn = self._watches.start(receive), None
         try:
             self._limits.admit(principal)
             if scope["method"] == "POST":
-                exchange.scope = _idempotency_scope(exchange, principal, scope["path"])
-                refuse_encoded(exchange.headers.get(b"content-encoding"))
+                if KEY_HEADER in sent:
+                    exchange.scope = KeyScope(
+                        principal.project_id,
+                        principal.key_id,
+                        scope["path"],
+                        idempotency_key(sent[KEY_HEADER]),
+                    )
+                refuse_encoded(sent.get(b"content-encoding"))
             body = b""
             if route.reads_body:
                 body = await read_body(
                     receive,
-                    declared=exchange.headers.get(b"content-length"),
+                    declared=sent.get(b"content-length"),
                     limit=self._body_max_bytes,
                     hold=exchange.hold,
                 )
@@ -216,7 +226,8 @@ class PublicApi:
 
     def _route(self, exchange: Exchange, scope: Scope) -> Route:
         route, name, label = self._routes.find(scope["method"], scope["path"])
-        exchange.name, exchange.endpoint = name, label
+        if name or label != exchange.endpoint:
+            exchange.name, exchange.endpoint = name, label
         if isinstance(route, ApiError):
             try:
                 raise route
@@ -249,15 +260,16 @@ class PublicApi:
         self, exchange: Exchange, headers: list[Header], status: int, own: Sequence[Header] = ()
     ) -> None:
         """Add what every answer has; ``own`` are those that its route gave it."""
-        latency_s = self._monotonic() - exchange.started_s
-        headers.append((b"openai-processing-ms", b"%d" % (latency_s * 1000)))
+        now = self._monotonic()
+        processing_ms = int((now - exchange.started_s) * 1000)
+        headers.append((b"openai-processing-ms", digits(processing_ms)))
         # Made for one key at one moment, unless the route said otherwise.
-        if not any(name == b"cache-control" for name, _ in own):
+        if not own or all(name != b"cache-control" for name, _ in own):
             headers.append(_NO_STORE)
         if exchange.principal is not None:
-            headers += self._limits.headers(exchange.principal)
+            headers += self._limits.headers(exchange.principal, now=now)
         if status == 200 and exchange.place is not None:
-            headers.append((b"x-inference-type", exchange.place.encode()))
+            headers.append(INFERENCE_TYPE[exchange.place])
 
 
 class _BrokeOff(Exception):
@@ -272,12 +284,6 @@ def _fault(exchange: Exchange) -> InternalError:
     return InternalError(
         f"Something went wrong on our side; it was logged as {exchange.request_id}."
     )
-
-
-def _idempotency_scope(exchange: Exchange, principal: Principal, path: str) -> KeyScope | None:
-    """Return what the request's Idempotency-Key is unique in; raises `BadRequest` for a bad one."""
-    key = idempotency_key(exchange.headers)
-    return None if key is None else KeyScope(principal.project_id, principal.key_id, path, key)
 
 
 def _explain(watch: Watch) -> None:

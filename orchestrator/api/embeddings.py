@@ -34,15 +34,19 @@ class EmbeddingsRoute:
         model = self._inference.model(exchange, asked.model)
         _check_form(asked, model)
         if isinstance(asked.input, str):
-            texts, names = [asked.input], ["input"]
+            check_not_empty(asked.input, "input")
+            answer = await self._inference.answer_one(
+                exchange, model, asked.input, name="input", params={}
+            )
+            return _list(exchange, asked, (answer,))
+        _check_items(asked.input, self._inputs_max)
+        if isinstance(asked.input[0], str):
+            texts, names = _texts(asked.input, model)
         else:
-            _check_items(asked.input, self._inputs_max)
-            if isinstance(asked.input[0], str):
-                texts, names = _texts(asked.input, model)
-            else:
-                # Words are put together and taken apart again: too much for the event loop.
-                texts, names = await asyncio.to_thread(_texts, asked.input, model)
-        check_not_empty(texts, names)
+            # Words are put together and taken apart again: too much for the event loop.
+            texts, names = await asyncio.to_thread(_texts, asked.input, model)
+        for text, name in zip(texts, names, strict=True):
+            check_not_empty(text, name)
         answers = await self._inference.answer(exchange, model, texts, names=names, params={})
         if len(answers) <= _INLINE_ANSWERS:
             return _list(exchange, asked, answers)
@@ -107,14 +111,14 @@ def _check_form(asked: EmbeddingsBody, model: Model) -> None:
 def _list(exchange: Exchange, asked: EmbeddingsBody, answers: Sequence[Answered]) -> bytes:
     """Return the JSON of the whole answer, joined from pieces: vectors are encoded once each."""
     encode = _base64 if asked.encoding_format == "base64" else _floats
-    items = b",".join(
+    items = [
         b'{"object":"embedding","index":%d,"embedding":%b}' % (at, encode(answer.output))
         for at, answer in enumerate(answers)
-    )
-    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
-        items,
-        orjson.dumps(asked.model),
-        b'{"prompt_tokens":%d,"total_tokens":%d}' % (exchange.input_tokens, exchange.input_tokens),
+    ]
+    tokens = exchange.input_tokens
+    return (
+        b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
+        % (b",".join(items), orjson.dumps(asked.model), tokens, tokens)
     )
 
 

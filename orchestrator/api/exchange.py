@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
+import msgspec
 from starlette.types import Receive
 
 from orchestrator.api.gate import Gate
@@ -12,14 +14,14 @@ from orchestrator.domain.model import Place, Priority, ProjectId, Rules
 from orchestrator.storage.idempotent import Scope
 from orchestrator.storage.keys import Principal
 
-_NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
+_NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 async def _nothing_comes() -> dict[str, object]:
     return {"type": "http.disconnect"}
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False, kw_only=True):
     """Filled in step by step; ``number`` is the random part that all ids of the request share.
 
     ``name`` is what stands in the path for its placeholder, ``query`` the raw query string,
@@ -28,61 +30,30 @@ class Exchange:
     there where an Idempotency-Key came.
     """
 
-    __slots__ = (
-        "_gate",
-        "attempts",
-        "deadline_s",
-        "endpoint",
-        "headers",
-        "held_bytes",
-        "input_tokens",
-        "model",
-        "name",
-        "node_id",
-        "number",
-        "output_tokens",
-        "place",
-        "principal",
-        "priority",
-        "query",
-        "receive",
-        "scope",
-        "started_s",
-        "ts",
-    )
+    gate: Gate
+    number: str
+    endpoint: str
+    started_s: float
+    ts: float
+    headers: Mapping[bytes, bytes] = _NO_HEADERS
+    query: bytes = b""
+    receive: Receive = _nothing_comes
+    name: str = ""
+    principal: Principal | None = None
+    scope: Scope | None = None
+    priority: Priority = "interactive"
+    deadline_s: float | None = None
+    held_bytes: int = 0
+    model: str | None = None
+    place: Place | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    attempts: int = 0
+    node_id: str | None = None
 
-    def __init__(
-        self,
-        gate: Gate,
-        *,
-        number: str,
-        endpoint: str,
-        started_s: float,
-        ts: float,
-        headers: Mapping[bytes, bytes] = _NO_HEADERS,
-        query: bytes = b"",
-        receive: Receive = _nothing_comes,
-    ):
-        self._gate = gate
-        self.number = number
-        self.endpoint = endpoint
-        self.started_s = started_s
-        self.ts = ts
-        self.headers = headers
-        self.query = query
-        self.receive = receive
-        self.name = ""
-        self.principal: Principal | None = None
-        self.scope: Scope | None = None
-        self.priority: Priority = "interactive"
-        self.deadline_s: float | None = None
-        self.held_bytes = 0
-        self.model: str | None = None
-        self.place: Place | None = None
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.attempts = 0
-        self.node_id: str | None = None
+    def __repr__(self) -> str:
+        # Nothing of the headers: the key is among them.
+        return f"<Exchange {self.request_id}>"
 
     @property
     def request_id(self) -> str:
@@ -104,5 +75,5 @@ class Exchange:
 
     def hold(self, size_bytes: int) -> None:
         """Count bytes of the body; raises `errors.Overloaded`."""
-        self._gate.hold(size_bytes)
+        self.gate.hold(size_bytes)
         self.held_bytes += size_bytes

@@ -26,15 +26,19 @@ class Gate:
         self._under_way: dict[KeyId, int] = {}
         self._of_projects: dict[ProjectId, int] = {}
 
-    async def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
-        """Return whose key came, revoked ones included; raises `Unauthorized` for any other."""
-        api_key = _presented_key(headers)
-        if len(api_key) > _KEY_MAX_BYTES:
+    def recognise(self, headers: Mapping[bytes, bytes]) -> Principal | None:
+        """Return whose key came, revoked ones included; None where memory cannot tell.
+
+        Raises `Unauthorized` for a key that is nobody's.
+        """
+        certain, principal = self._keyring.cached(_presented_key(headers))
+        if certain and principal is None:
             raise _unknown_key()
-        digest = self._keyring.digest(api_key)
-        certain, principal = self._keyring.cached(digest)
-        if not certain:
-            principal = await self._keyring.find(digest)
+        return principal
+
+    async def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Return whose key came, as `recognise` does, from the database where it must."""
+        principal = await self._keyring.find(_presented_key(headers))
         if principal is None:
             raise _unknown_key()
         return principal
@@ -90,18 +94,24 @@ class Gate:
 
 
 def _presented_key(headers: Mapping[bytes, bytes]) -> bytes:
-    """Return the key as sent. A Bearer key counts only without x-api-key: clients send dummies."""
-    api_key = headers.get(b"x-api-key", b"").strip()
-    if not api_key:
-        scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
-        api_key = credentials if scheme.lower() == b"bearer" else b""
-    api_key = api_key.strip()
+    """Return the key as sent; raises `Unauthorized` for none and for one too long to be a key.
+
+    A Bearer key counts only without x-api-key: clients send dummies.
+    """
+    api_key = headers.get(b"x-api-key", b"").strip() or _bearer_key(headers)
+    if len(api_key) > _KEY_MAX_BYTES:
+        raise _unknown_key()
     if not api_key:
         raise Unauthorized(
             "No API key came with the request. Send it in the x-api-key header.",
             code="missing_api_key",
         )
     return api_key
+
+
+def _bearer_key(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
+    return credentials.strip() if scheme.lower() == b"bearer" else b""
 
 
 def _unknown_key() -> Unauthorized:

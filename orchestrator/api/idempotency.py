@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.api.asgi import Header, error_body, error_headers
-from orchestrator.api.reply import JSON, Answer, Streamed
+from orchestrator.api.reply import INFERENCE_TYPE, JSON, Answer, Streamed
 from orchestrator.domain.model import Place
 from orchestrator.errors import ApiError, BadRequest
 from orchestrator.storage.idempotent import Scope, reused
@@ -216,11 +216,8 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
-    """Return the key a request came with; raises `BadRequest` for one that cannot be kept."""
-    sent = headers.get(KEY_HEADER)
-    if sent is None:
-        return None
+def idempotency_key(sent: bytes) -> str:
+    """Return the key of a request; raises `BadRequest` for one that cannot be kept."""
     if _KEY.fullmatch(sent) is None:
         raise BadRequest(
             f"The Idempotency-Key has {len(sent):,} bytes; it must be 1 to {KEY_MAX_CHARS}"
@@ -232,7 +229,7 @@ def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
 
 def kept_reply(reply: bytes | Answer, place: Place | None) -> Kept:
     """Return an answer as it is kept; ``place`` is where the inference ran."""
-    where: tuple[Header, ...] = () if place is None else ((b"x-inference-type", place.encode()),)
+    where: tuple[Header, ...] = () if place is None else (INFERENCE_TYPE[place],)
     if isinstance(reply, bytes):
         return Kept(200, where, reply, JSON)
     return Kept(reply.status, (*reply.headers, *where), reply.body, reply.content_type)

@@ -57,29 +57,29 @@ class Inference:
         deadline_s: float,
     ) -> None:
         self._catalogue = catalogue
+        # By every name: the model, its id, and the routes it answers on.
+        self._offers = {
+            name: (model, model.id, routes_of(model))
+            for name in catalogue.names
+            if (model := catalogue.find(name)) is not None
+        }
         self._engine = engine
         self._charge = charge
         self._deadline_s = deadline_s
 
     def model(self, exchange: Exchange, name: str) -> Model:
         """Return the model called ``name``; raises if there is none or it answers elsewhere."""
-        model = self.find(name)
-        exchange.model = model.id
-        routes = routes_of(model)
-        if exchange.endpoint not in routes:
-            raise _elsewhere(name, exchange.endpoint, routes)
-        return model
-
-    def find(self, name: str) -> Model:
-        """Return the model called ``name``, whatever it does; raises `NotFound`."""
-        model = self._catalogue.find(name)
-        if model is None:
+        offer = self._offers.get(name)
+        if offer is None:
             raise NotFound(
                 f"There is no model {name[:64]!r} here; there are"
                 f" {', '.join(self._catalogue.names)}.",
                 code="model_not_found",
                 param="model",
             )
+        model, exchange.model, routes = offer
+        if exchange.endpoint not in routes:
+            raise _elsewhere(name, exchange.endpoint, routes)
         return model
 
     def first_of(self, exchange: Exchange, name: str | None) -> Model:
@@ -108,18 +108,47 @@ class Inference:
         *,
         names: Sequence[str],
         params: Mapping[str, ParamValue],
-        limit: Limit | None = None,
     ) -> list[Answered]:
         """Run one job a text and return the answers in order.
 
-        ``names`` say in error messages which text is meant; ``limit`` is the model's own unless
-        the customer has said otherwise. Raises `ContextLengthExceeded` for a text that is too long
-        and not to be cut, and what the engine raises.
+        ``names`` say in error messages which text is meant. Raises `ContextLengthExceeded` for a
+        text that is too long and not to be cut, and what the engine raises.
         """
-        measured = await self._measure(exchange, model, texts, names, limit or model.limit)
-        answers = await self._engine.answer(self._jobs(exchange, model, measured, params))
+        limit = model.limit
+        measured = model.counter.measure_now(texts, limit)
+        if measured is None:
+            measured = await _measure_long(model, texts, limit)
+        for text, one, name in zip(texts, measured, names, strict=True):
+            _check_length(model, limit, text, one.tokens, name)
+        self._take(exchange, sum([one.tokens for one in measured]))
+        jobs = [self._job(exchange, model, one, at, params) for at, one in enumerate(measured)]
+        answers = await self._engine.answer(jobs)
         _note(exchange, answers)
         return answers
+
+    async def answer_one(
+        self,
+        exchange: Exchange,
+        model: Model,
+        text: str,
+        *,
+        name: str,
+        params: Mapping[str, ParamValue],
+        limit: Limit | None = None,
+    ) -> Answered:
+        """Run one job and return its answer; raises as `answer` does.
+
+        ``limit`` is the model's own unless the customer has said otherwise.
+        """
+        limit = limit or model.limit
+        measured = model.counter.measure_one_now(text, limit)
+        if measured is None:
+            [measured] = await _measure_long(model, (text,), limit)
+        _check_length(model, limit, text, measured.tokens, name)
+        self._take(exchange, measured.tokens)
+        answers = await self._engine.answer((self._job(exchange, model, measured, 0, params),))
+        _note(exchange, answers)
+        return answers[0]
 
     async def stream(
         self,
@@ -132,8 +161,13 @@ class Inference:
         limit: Limit | None = None,
     ) -> Pieces:
         """Run one job; returns its pieces once there is a first one. Raises as `answer` does."""
-        measured = await self._measure(exchange, model, (text,), (name,), limit or model.limit)
-        [job] = self._jobs(exchange, model, measured, params, stream=True)
+        limit = limit or model.limit
+        measured = model.counter.measure_one_now(text, limit)
+        if measured is None:
+            [measured] = await _measure_long(model, (text,), limit)
+        _check_length(model, limit, text, measured.tokens, name)
+        self._take(exchange, measured.tokens)
+        job = self._job(exchange, model, measured, 0, params, stream=True)
         pieces = Pieces(exchange, model, self._engine.stream(job))
         try:
             await pieces.begin()
@@ -142,54 +176,38 @@ class Inference:
             raise
         return pieces
 
-    async def _measure(
-        self,
-        exchange: Exchange,
-        model: Model,
-        texts: Sequence[str],
-        names: Sequence[str],
-        limit: Limit,
-    ) -> list[Measured]:
-        measured = model.counter.measure_now(texts, limit)
-        if measured is None:
-            # What no frame could carry is measured by its start, which is enough to refuse it.
-            starts = [text[:MAX_INPUT_CHARS] for text in texts]
-            measured = await model.counter.measure_in_thread(starts, limit)
-        if not limit.cuts:
-            _refuse_too_long(model, texts, measured, names)
-        tokens = sum(one.tokens for one in measured)
-        # Before the job is there: what is refused now has cost nothing. Batches have their queue.
+    def _take(self, exchange: Exchange, tokens: int) -> None:
+        """Charge for ``tokens`` of input before there is a job: what is refused has cost nothing.
+
+        Batches have their queue.
+        """
         if exchange.priority == "interactive":
             self._charge(exchange.checked, tokens)
         exchange.input_tokens = tokens
-        return measured
 
-    def _jobs(
+    def _job(
         self,
         exchange: Exchange,
         model: Model,
-        measured: Sequence[Measured],
+        measured: Measured,
+        at: int,
         params: Mapping[str, ParamValue],
         *,
         stream: bool = False,
-    ) -> list[NewJob]:
-        principal, number, priority = exchange.checked, exchange.number, exchange.priority
-        deadline_s = exchange.deadline_s or self._deadline_s
-        return [
-            NewJob(
-                JobId(f"{number}.{at}"),
-                model.digest,
-                one.text,
-                one.tokens,
-                principal.project_id,
-                params,
-                principal.rules,
-                deadline_s=deadline_s,
-                priority=priority,
-                stream=stream,
-            )
-            for at, one in enumerate(measured)
-        ]
+    ) -> NewJob:
+        principal = exchange.checked
+        return NewJob(
+            JobId(f"{exchange.number}.{at}"),
+            model.digest,
+            measured.text,
+            measured.tokens,
+            principal.project_id,
+            params,
+            principal.rules,
+            exchange.deadline_s or self._deadline_s,
+            exchange.priority,
+            stream,
+        )
 
 
 class Pieces:
@@ -258,24 +276,29 @@ def _elsewhere(name: str, endpoint: str, routes: Sequence[str]) -> BadRequest:
     )
 
 
-def _refuse_too_long(
-    model: Model, texts: Sequence[str], measured: Sequence[Measured], names: Sequence[str]
-) -> None:
-    for text, one, name in zip(texts, measured, names, strict=True):
-        over = len(text) > MAX_INPUT_CHARS
-        if one.tokens > model.limit.max_tokens:
-            raise ContextLengthExceeded(
-                f"{name} has {'more than ' if over else ''}{one.tokens:,} tokens; {model.id} takes"
-                f" at most {model.limit.max_tokens:,}. Shorten it, or split it into several"
-                " requests.",
-                param=name,
-            )
-        if over:
-            raise BadRequest(
-                f"{name} has {len(text):,} characters; at most {MAX_INPUT_CHARS:,} are taken.",
-                code="string_above_max_length",
-                param=name,
-            )
+async def _measure_long(model: Model, texts: Sequence[str], limit: Limit) -> list[Measured]:
+    # What no frame could carry is measured by its start, which is enough to refuse it.
+    starts = [text[:MAX_INPUT_CHARS] for text in texts]
+    return await model.counter.measure_in_thread(starts, limit)
+
+
+def _check_length(model: Model, limit: Limit, text: str, tokens: int, name: str) -> None:
+    """Raise an error if ``text`` is too long and not to be cut; ``name`` says which it is."""
+    if limit.cuts:
+        return
+    over = len(text) > MAX_INPUT_CHARS
+    if tokens > limit.max_tokens:
+        raise ContextLengthExceeded(
+            f"{name} has {'more than ' if over else ''}{tokens:,} tokens; {model.id} takes at most"
+            f" {limit.max_tokens:,}. Shorten it, or split it into several requests.",
+            param=name,
+        )
+    if over:
+        raise BadRequest(
+            f"{name} has {len(text):,} characters; at most {MAX_INPUT_CHARS:,} are taken.",
+            code="string_above_max_length",
+            param=name,
+        )
 
 
 def _note(exchange: Exchange, answers: Sequence[Answered]) -> None:

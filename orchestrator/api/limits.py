@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from orchestrator.api.asgi import Header
+from orchestrator.api.asgi import Header, digits
 from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import RateLimited
 from orchestrator.settings import Settings
@@ -115,14 +115,26 @@ class Limits:
         now = self._monotonic()
         meter = self._keys.get(principal.key_id) or self._add(principal, now)
         project = meter.project
-        key_full_s = _charged(self._key_tokens, meter.tokens_full_s, tokens, now)
-        project_full_s = _charged(self._project_tokens, project.tokens_full_s, tokens, now)
+        of_key, of_project = self._key_tokens, self._project_tokens
+        key_full_s = meter.tokens_full_s
+        if key_full_s <= now:
+            key_full_s = now + tokens * of_key.each_s
+        else:
+            key_full_s += tokens * of_key.each_s
+            if key_full_s - now > PERIOD_S + of_key.each_s * _ROUNDING:
+                raise _refused_tokens(of_key, tokens, meter.tokens_full_s - now)
+        project_full_s = project.tokens_full_s
+        if project_full_s <= now:
+            project_full_s = now + tokens * of_project.each_s
+        else:
+            project_full_s += tokens * of_project.each_s
+            if project_full_s - now > PERIOD_S + of_project.each_s * _ROUNDING:
+                raise _refused_tokens(of_project, tokens, project.tokens_full_s - now)
         meter.tokens_full_s = key_full_s
         project.tokens_full_s = project_full_s
 
-    def headers(self, principal: Principal) -> tuple[Header, ...]:
+    def headers(self, principal: Principal, *, now: float) -> tuple[Header, ...]:
         """Return the ``x-ratelimit-*`` headers, each group of the bucket that has less left."""
-        now = self._monotonic()
         meter = self._keys.get(principal.key_id) or self._add(principal, now)
         project = meter.project
         # Written out twice: every answer passes here, and a call costs as much as what it would do.
@@ -142,8 +154,8 @@ class Limits:
         return (
             requests.header,
             tokens.header,
-            (_REMAINING_REQUESTS, f"{int(left) if left > 0.0 else 0}".encode()),
-            (_REMAINING_TOKENS, f"{int(tokens_left) if tokens_left > 0.0 else 0}".encode()),
+            (_REMAINING_REQUESTS, digits(int(left)) if left > 0.0 else b"0"),
+            (_REMAINING_TOKENS, digits(int(tokens_left)) if tokens_left > 0.0 else b"0"),
             (_RESET_REQUESTS, duration(wait_s)),
             (_RESET_TOKENS, duration(tokens_s)),
         )
@@ -171,17 +183,6 @@ class Limits:
         self._look_at = max(_METERS_MIN, 2 * len(self._keys))
 
 
-def _charged(rate: _Rate, full_s: float, tokens: int, now: float) -> float:
-    """Return when the bucket is full once ``tokens`` are taken; raises `RateLimited`."""
-    cost_s = tokens * rate.each_s
-    if full_s <= now:
-        return now + cost_s
-    over_s = full_s + cost_s - now - PERIOD_S
-    if over_s > rate.each_s * _ROUNDING:
-        raise _refused_tokens(rate, tokens, full_s - now, over_s)
-    return full_s + cost_s
-
-
 def duration(seconds: float) -> bytes:
     """Return a duration as OpenAI writes it, rounded up: ``12ms``, ``1s``, ``8.7s``, ``6m0s``."""
     if seconds <= 0.0:
@@ -206,7 +207,8 @@ def _refused(rate: _Rate, wait_s: float) -> RateLimited:
     )
 
 
-def _refused_tokens(rate: _Rate, tokens: int, wait_s: float, over_s: float) -> RateLimited:
+def _refused_tokens(rate: _Rate, tokens: int, wait_s: float) -> RateLimited:
+    over_s = wait_s + tokens * rate.each_s - PERIOD_S
     if tokens > rate.limit:
         return RateLimited(
             f"This request has {tokens:,} input tokens, more than the {rate.limit:,} per minute of"

@@ -61,12 +61,13 @@ class LineRequests:
 
     async def __call__(self, batch: BatchRow, line: Line) -> LineOutcome:
         """Run a line once; what went wrong is in the outcome."""
+        ts = self._clock.wall()
         exchange = Exchange(
-            self._gate,
-            number=self._numbers.next(),
+            gate=self._gate,
+            number=self._numbers.at(ts),
             endpoint=batch.endpoint,
             started_s=self._clock.monotonic(),
-            ts=self._clock.wall(),
+            ts=ts,
         )
         exchange.priority = "batch"
         left_s = batch.expires_at - exchange.ts

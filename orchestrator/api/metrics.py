@@ -21,7 +21,7 @@ _BOUNDS_S: Final = (
 
 
 class _Times:
-    """How many answers of an endpoint fell into each bucket, and their sum."""
+    """How many answers of an endpoint fell into each bucket, and the sum of their seconds."""
 
     __slots__ = ("counts", "sum_s")
 
@@ -30,11 +30,21 @@ class _Times:
         self.sum_s = 0.0
 
 
+class _Answers:
+    """How many answers there were with the same labels; ``times`` are all of their endpoint's."""
+
+    __slots__ = ("count", "times")
+
+    def __init__(self, times: _Times) -> None:
+        self.count = 0
+        self.times = times
+
+
 class Metrics(Collector):
     """One registry; others may add their own collectors to it. For one event loop only."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, int, str | None], int] = {}
+        self._answers: dict[tuple[str, int, str | None], _Answers] = {}
         self._times: dict[str, _Times] = {}
         self._tokens: dict[str, list[int]] = {}
         self.registry = CollectorRegistry()
@@ -46,11 +56,13 @@ class Metrics(Collector):
 
     def answered(self, endpoint: str, status: int, place: str | None, seconds: float) -> None:
         """Count one answer."""
-        key = (endpoint, status, place)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        times = self._times.get(endpoint)
-        if times is None:
-            times = self._times[endpoint] = _Times()
+        labels = (endpoint, status, place)
+        answers = self._answers.get(labels)
+        if answers is None:
+            times = self._times.setdefault(endpoint, _Times())
+            answers = self._answers[labels] = _Answers(times)
+        answers.count += 1
+        times = answers.times
         times.counts[bisect_left(_BOUNDS_S, seconds)] += 1
         times.sum_s += seconds
 
@@ -71,8 +83,8 @@ class Metrics(Collector):
         requests = CounterMetricFamily(
             "zerogpu_requests", "Requests answered.", labels=("endpoint", "status", "place")
         )
-        for (endpoint, status, place), count in self._requests.items():
-            requests.add_metric((endpoint, str(status), place or ""), count)
+        for (endpoint, status, place), answers in self._answers.items():
+            requests.add_metric((endpoint, str(status), place or ""), answers.count)
         yield requests
         seconds = HistogramMetricFamily(
             "zerogpu_request_seconds",

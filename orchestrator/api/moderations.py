@@ -71,7 +71,8 @@ class ModerationsRoute:
                 ]
                 texts, names = (["\n".join(parts)], ["input"]) if parts else ([], [])
         check_count(len(texts), self._inputs_max)
-        check_not_empty(texts, names)
+        for text, name in zip(texts, names, strict=True):
+            check_not_empty(text, name)
         return texts, names
 
 

@@ -26,9 +26,13 @@ class Numbers:
 
     def next(self) -> str:
         """Return a number that was never returned before."""
+        return self.at(self._wall())
+
+    def at(self, ts: float) -> str:
+        """Return such a number for what came at ``ts`` (Unix time): the clock was read already."""
         start, end = self._at, self._at + _RANDOM_DIGITS
         if end > len(self._random):
             self._random = os.urandom(_BLOCK * _RANDOM_DIGITS).hex()
             start, end = 0, _RANDOM_DIGITS
         self._at = end
-        return f"{int(self._wall() * 1000):011x}{self._random[start:end]}"
+        return f"{int(ts * 1000):011x}{self._random[start:end]}"

@@ -29,27 +29,27 @@ _LETS_LABELS_BE_GIVEN: Final = frozenset({"zero-shot"})
 
 def check_responses(asked: ResponsesBody, model: Model) -> None:
     """Raise `BadRequest` for what ``model`` cannot do."""
-    _text_only(asked.text.format if asked.text else None, "text.format.type")
-    _check_metadata(asked.metadata)
-    _check_labels(asked.categories, model)
-    _no_tools(asked.tools, model)
-    _no_tool_choice(asked.tool_choice, model)
+    if asked.text is not None:
+        _text_only(asked.text.format, "text.format.type")
+    if asked.metadata:
+        _check_metadata(asked.metadata)
+    if asked.categories:
+        _check_labels(model)
+    if asked.tools:
+        raise _calls_no_tools("tools", model)
+    if asked.tool_choice is not None:
+        _check_tool_choice(asked.tool_choice, model)
     if asked.background:
         raise _unsupported(
             "background", "Answers come at once here, so there is nothing to fetch later:"
             " send background=false, or use a batch.",
         )  # fmt: skip
-    for name, value in (
-        ("previous_response_id", asked.previous_response_id),
-        ("conversation", asked.conversation),
-        ("prompt", asked.prompt),
-    ):
-        if value is not None:
-            raise _unsupported(
-                name,
-                f"{name} names something stored, and nothing is stored here: send the whole"
-                " conversation in input.",
-            )
+    if asked.previous_response_id is not None:
+        raise _nothing_stored("previous_response_id")
+    if asked.conversation is not None:
+        raise _nothing_stored("conversation")
+    if asked.prompt is not None:
+        raise _nothing_stored("prompt")
     if asked.top_logprobs:
         raise _no_logprobs("top_logprobs", model)
     if asked.include:
@@ -60,19 +60,25 @@ def check_responses(asked: ResponsesBody, model: Model) -> None:
 
 def check_chat(asked: ChatBody, model: Model) -> None:
     """Raise `BadRequest` for what ``model`` cannot do."""
-    _text_only(asked.response_format, "response_format.type")
+    if asked.response_format is not None:
+        _text_only(asked.response_format, "response_format.type")
     if asked.stream_options is not None and not asked.stream:
         raise BadRequest(
             "stream_options goes with stream only: leave it out, or send stream=true.",
             code="unsupported_parameter",
             param="stream_options",
         )
-    _check_metadata(asked.metadata)
-    _check_labels(asked.categories, model)
-    _no_tools(asked.tools, model)
-    _no_tool_choice(asked.tool_choice, model)
-    _no_tools(asked.functions, model, param="functions")
-    if asked.n not in {None, 1}:
+    if asked.metadata:
+        _check_metadata(asked.metadata)
+    if asked.categories:
+        _check_labels(model)
+    if asked.tools:
+        raise _calls_no_tools("tools", model)
+    if asked.tool_choice is not None:
+        _check_tool_choice(asked.tool_choice, model)
+    if asked.functions:
+        raise _calls_no_tools("functions", model)
+    if asked.n is not None and asked.n != 1:
         raise _unsupported(
             "n", f"n is {asked.n}; {model.id} has one answer to a text: send n=1 or leave it out."
         )
@@ -84,7 +90,7 @@ def check_chat(asked: ChatBody, model: Model) -> None:
         )
     if asked.logprobs or asked.top_logprobs:
         raise _no_logprobs("logprobs" if asked.logprobs else "top_logprobs", model)
-    if set(asked.modalities or ()) - {"text"}:
+    if asked.modalities and set(asked.modalities) != {"text"}:
         raise _unsupported("modalities", f"{model.id} answers in text only.")
     if asked.audio is not None:
         raise _unsupported("audio", f"{model.id} answers in text only: leave audio out.")
@@ -127,7 +133,7 @@ def text_params(
         return params
     if max_tokens is not None:
         params["max_tokens"] = max_tokens
-    sentences = (metadata or {}).get("sentences")
+    sentences = metadata.get("sentences") if metadata else None
     if sentences is not None:
         if isinstance(sentences, str) and sentences.isdecimal() and len(sentences) < 10:
             sentences = int(sentences)
@@ -142,9 +148,7 @@ def text_params(
     return params
 
 
-def _check_metadata(metadata: Mapping[str, Any] | None) -> None:
-    if not metadata:
-        return
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
     if len(metadata) > _PAIRS_MAX:
         raise BadRequest(
             f"metadata has {len(metadata)} pairs; at most {_PAIRS_MAX} are taken.",
@@ -174,8 +178,8 @@ def _check_metadata(metadata: Mapping[str, Any] | None) -> None:
             )
 
 
-def _check_labels(categories: list[str] | None, model: Model) -> None:
-    if categories and model.manifest.pipeline not in _LETS_LABELS_BE_GIVEN:
+def _check_labels(model: Model) -> None:
+    if model.manifest.pipeline not in _LETS_LABELS_BE_GIVEN:
         raise _unsupported(
             "categories", f"{model.id} has its own labels, or none: leave categories out."
         )
@@ -188,13 +192,12 @@ def _text_only(format_: Format | None, param: str) -> None:
         )
 
 
-def _no_tools(tools: list[Any] | None, model: Model, *, param: str = "tools") -> None:
-    if tools:
-        raise _unsupported(param, f"{model.id} calls no tools: leave {param} out.")
+def _calls_no_tools(param: str, model: Model) -> BadRequest:
+    return _unsupported(param, f"{model.id} calls no tools: leave {param} out.")
 
 
-def _no_tool_choice(choice: str | Mapping[str, Any] | None, model: Model) -> None:
-    if choice is None or choice in ("none", "auto"):
+def _check_tool_choice(choice: str | Mapping[str, Any], model: Model) -> None:
+    if choice in ("none", "auto"):
         return
     if isinstance(choice, str):
         asked = f"is {choice}"
@@ -205,6 +208,14 @@ def _no_tool_choice(choice: str | Mapping[str, Any] | None, model: Model) -> Non
     raise _unsupported(
         "tool_choice",
         f"tool_choice {asked}, but {model.id} calls no tools: send none or auto, or leave it out.",
+    )
+
+
+def _nothing_stored(param: str) -> BadRequest:
+    return _unsupported(
+        param,
+        f"{param} names something stored, and nothing is stored here: send the whole conversation"
+        " in input.",
     )
 
 

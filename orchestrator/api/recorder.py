@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.metrics import Metrics
-from orchestrator.storage.request_log import RequestLog, RequestRow
+from orchestrator.storage.request_log import RequestLog
 
 
 class Recorder:
@@ -31,8 +31,8 @@ class Recorder:
         if principal is None:
             return
         self._log.append(
-            RequestRow(
-                exchange.request_id,
+            (
+                f"req_{exchange.number}",
                 principal.project_id,
                 principal.key_id,
                 exchange.ts,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from orchestrator.api.asgi import Header
 from orchestrator.api.exchange import Exchange
+from orchestrator.domain.model import Place
 
 JSON = b"application/json"
+# How an answer says where its inference ran.
+INFERENCE_TYPE: Final[Mapping[Place, Header]] = {
+    "edge": (b"x-inference-type", b"edge"),
+    "cloud": (b"x-inference-type", b"cloud"),
+}
 
 
 @dataclass(frozen=True, slots=True)

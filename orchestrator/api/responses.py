@@ -13,6 +13,8 @@ from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference, Pieces
 from orchestrator.api.options import check_responses, limit_of, text_params, was_cut
 from orchestrator.api.replies import (
+    JSON,
+    WORDS,
     Incomplete,
     OutputMessage,
     OutputText,
@@ -21,13 +23,50 @@ from orchestrator.api.replies import (
     ResponseReply,
     ResponseUsage,
     TextReply,
+    around,
     encode,
+    value,
 )
 from orchestrator.api.reply import Reply, Streamed
 from orchestrator.api.texts import check_not_empty, conversation_text
 from orchestrator.clock import Clock
 from orchestrator.errors import ApiError
-from orchestrator.storage.catalogue import Model
+from orchestrator.storage.token_counter import Limit
+
+# A completed answer to a request with nothing that it would echo: each piece is named for what
+# comes after it.
+(
+    _NUMBER,
+    _CREATED,
+    _CREATED_AT,
+    _COMPLETED_AT,
+    _MODEL,
+    _ITEM,
+    _TEXT,
+    _TRUNCATION,
+    _INPUT,
+    _OUTPUT,
+    _TOTAL,
+    _END,
+) = around(
+    ResponseReply(
+        id=f"resp_{WORDS}",
+        created=JSON,
+        created_at=JSON,
+        status="completed",
+        completed_at=JSON,
+        instructions=None,
+        max_output_tokens=None,
+        model=JSON,
+        output=(OutputMessage(id=f"msg_{WORDS}", content=(OutputText(text=JSON),)),),
+        temperature=None,
+        top_p=None,
+        truncation=WORDS,
+        usage=ResponseUsage(input_tokens=JSON, output_tokens=JSON, total_tokens=JSON),
+        user=None,
+        metadata={},
+    )
+)
 
 
 class ResponsesRoute:
@@ -45,34 +84,80 @@ class ResponsesRoute:
         text = _text(asked)
         params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
         limit = limit_of(model, asked.truncation)
-        envelope = _Envelope(exchange, asked, model, self._clock, source=text)
         if asked.stream:
+            envelope = Envelope(exchange, asked, limit, self._clock, source=text)
             pieces = await self._inference.stream(
                 exchange, model, text, name="input", params=params, limit=limit
             )
             return Streamed(
                 sse.CONTENT_TYPE, _events(envelope, pieces), sse.HEADERS, tells_errors=True
             )
-        [answer] = await self._inference.answer(
-            exchange, model, (text,), names=("input",), params=params, limit=limit
+        answer = await self._inference.answer_one(
+            exchange, model, text, name="input", params=params, limit=limit
         )
-        text = answer.output.decode()
-        exchange.output_tokens = await model.counter.count_output(text)
-        return encode(envelope.whole(envelope.ended(text), text))
+        output = answer.output.decode()
+        counted = model.counter.count_output_now(output)
+        exchange.output_tokens = counted or await model.counter.count_output(output)
+        if echoes_nothing(asked) and not was_cut(text, output, max_tokens):
+            return completed_response(exchange, asked, limit, self._clock, output)
+        envelope = Envelope(exchange, asked, limit, self._clock, source=text)
+        return encode(envelope.whole(envelope.ended(output), output))
 
 
-class _Envelope:
+def completed_response(
+    exchange: Exchange, asked: ResponsesBody, limit: Limit, clock: Clock, output: str
+) -> bytes:
+    """Return the JSON of a completed response that echoes nothing, as `Envelope` would make it."""
+    number, created_at = exchange.number.encode(), value(int(exchange.ts))
+    tokens, written = exchange.input_tokens, exchange.output_tokens
+    return b"".join(
+        (
+            _NUMBER, number,
+            _CREATED, created_at,
+            _CREATED_AT, created_at,
+            _COMPLETED_AT, value(int(clock.wall())),
+            _MODEL, value(asked.model),
+            _ITEM, number,
+            _TEXT, value(output),
+            _TRUNCATION, b"auto" if limit.cuts else b"disabled",
+            _INPUT, value(tokens),
+            _OUTPUT, value(written),
+            _TOTAL, value(tokens + written),
+            _END,
+        )
+    )  # fmt: skip
+
+
+def echoes_nothing(asked: ResponsesBody) -> bool:
+    """Whether the answer says nothing of the request but its model."""
+    echoed = (
+        asked.instructions,
+        asked.max_output_tokens,
+        asked.max_tool_calls,
+        asked.parallel_tool_calls,
+        asked.prompt_cache_key,
+        asked.reasoning,
+        asked.safety_identifier,
+        asked.temperature,
+        asked.text,
+        asked.tool_choice,
+        asked.top_p,
+        asked.user,
+        asked.metadata,
+    )
+    return echoed.count(None) == len(echoed)
+
+
+class Envelope:
     """What is the same in every state of a response."""
 
     def __init__(
-        self, exchange: Exchange, asked: ResponsesBody, model: Model, clock: Clock, *, source: str
+        self, exchange: Exchange, asked: ResponsesBody, limit: Limit, clock: Clock, *, source: str
     ) -> None:
         self.exchange = exchange
         self.item_id = f"msg_{exchange.number}"
         self._asked = asked
-        self._truncation: Literal["auto", "disabled"] = (
-            "auto" if limit_of(model, asked.truncation).cuts else "disabled"
-        )
+        self._truncation: Literal["auto", "disabled"] = "auto" if limit.cuts else "disabled"
         self._clock = clock
         self._source = source
 
@@ -137,7 +222,7 @@ class _Envelope:
         return OutputMessage(id=self.item_id, status=status, content=content)
 
 
-async def _events(envelope: _Envelope, pieces: Pieces) -> AsyncGenerator[bytes]:
+async def _events(envelope: Envelope, pieces: Pieces) -> AsyncGenerator[bytes]:
     """Yield the events of a response with one message of one part, in OpenAI's order."""
     number = 0
 
@@ -201,5 +286,5 @@ def _of_message(
 def _text(asked: ResponsesBody) -> str:
     if not isinstance(asked.input, str):
         return conversation_text(asked.input, param="input")
-    check_not_empty((asked.input,), ("input",))
+    check_not_empty(asked.input, "input")
     return asked.input

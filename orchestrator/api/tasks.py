@@ -81,9 +81,7 @@ class TaskRoutes:
     async def _run(
         self, exchange: Exchange, model: Model, text: str, params: dict[str, ParamValue]
     ) -> bytes:
-        [answer] = await self._inference.answer(
-            exchange, model, (text,), names=("text",), params=params
-        )
+        answer = await self._inference.answer_one(exchange, model, text, name="text", params=params)
         exchange.output_tokens = await model.counter.count_output(answer.output.decode())
         return answer.output
 

@@ -19,11 +19,10 @@ _TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
 
 def conversation_text(messages: Sequence[Message], *, param: str) -> str:
     """Join what is said; raises `BadRequest` naming the part that is not text, or if nothing is."""
-    said = [
-        text
-        for index, message in enumerate(messages)
-        if message.role not in _DIRECTING and (text := _text(message, f"{param}[{index}]"))
-    ]
+    said = []
+    for index, message in enumerate(messages):
+        if message.role not in _DIRECTING and (text := _text(message, param, index)):
+            said.append(text)
     if not said:
         raise BadRequest(
             f"{param} holds no text to work on: add a message of role user with the text.",
@@ -33,17 +32,17 @@ def conversation_text(messages: Sequence[Message], *, param: str) -> str:
     return said[0] if len(said) == 1 else "\n\n".join(said)
 
 
-def _text(message: Message, param: str) -> str:
-    if message.type not in {None, "message"}:
+def _text(message: Message, param: str, index: int) -> str:
+    if message.type is not None and message.type != "message":
         raise BadRequest(
-            f"{param} is of type {_shown(message.type)}; only messages can be read here.",
+            f"{param}[{index}] is of type {_shown(message.type)}; only messages can be read here.",
             code="unsupported_value",
-            param=f"{param}.type",
+            param=f"{param}[{index}].type",
         )
     content = message.content
     if isinstance(content, list):
         return "\n".join(
-            part_text(part, f"{param}.content[{at}]") for at, part in enumerate(content)
+            part_text(part, f"{param}[{index}].content[{at}]") for at, part in enumerate(content)
         )
     return content or ""
 
@@ -76,15 +75,14 @@ def check_count(count: int, most: int) -> None:
         )
 
 
-def check_not_empty(texts: Sequence[str], names: Sequence[str]) -> None:
-    """Raise `BadRequest` naming the first text without a character."""
-    for text, name in zip(texts, names, strict=True):
-        if not text:
-            raise BadRequest(
-                f"{name} is empty; it must have at least one character.",
-                code="invalid_value",
-                param=name,
-            )
+def check_not_empty(text: str, name: str) -> None:
+    """Raise `BadRequest` for a text without a character."""
+    if not text:
+        raise BadRequest(
+            f"{name} is empty; it must have at least one character.",
+            code="invalid_value",
+            param=name,
+        )
 
 
 def _shown(word: str | None) -> str:

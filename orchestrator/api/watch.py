@@ -9,36 +9,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import msgspec
 from starlette.types import Receive
 
 LOOK_EVERY_S: Final = 0.1
 
 
-class Watch:
+class Watch(msgspec.Struct, eq=False):
     """One request's. Cancels its task, once, and says why: `timed_out` or `client_gone`.
 
     reading --(too long)--> cancelled; reading --(body complete)--> answering
     answering --(a sweep)--> listening --(client leaves)--> cancelled
     """
 
-    __slots__ = (
-        "client_gone",
-        "listener",
-        "reading",
-        "receive",
-        "started_s",
-        "task",
-        "timed_out",
-    )
-
-    def __init__(self, task: asyncio.Task[Any], receive: Receive, started_s: float) -> None:
-        self.task = task
-        self.receive = receive
-        self.started_s = started_s
-        self.reading = True
-        self.listener: asyncio.Task[None] | None = None
-        self.timed_out = False
-        self.client_gone = False
+    task: asyncio.Task[Any]
+    receive: Receive
+    started_s: float
+    reading: bool = True
+    listener: asyncio.Task[None] | None = None
+    timed_out: bool = False
+    client_gone: bool = False
 
     def look(self, loop: asyncio.AbstractEventLoop, *, late_s: float) -> None:
         """Start to listen, or give up on a body that was to be there by ``late_s`` (loop time)."""

@@ -113,6 +113,10 @@ class TokenCounter:
             return None
         return [_measure(self._inline, text, limit) for text in texts]
 
+    def measure_one_now(self, text: str, limit: Limit) -> Measured | None:
+        """Measure one text as `measure_now` does several."""
+        return None if len(text) > INLINE_CHARS else _measure(self._inline, text, limit)
+
     async def measure_in_thread(self, texts: Sequence[str], limit: Limit) -> list[Measured]:
         """Measure ``texts`` in order."""
         loop = asyncio.get_running_loop()
@@ -120,12 +124,19 @@ class TokenCounter:
             self._threads, lambda: [_measure(self._threaded, text, limit) for text in texts]
         )
 
+    def count_output_now(self, text: str) -> int | None:
+        """Return the tokens of something a model wrote, or None if it is too long for that."""
+        if len(text) > 2 * INLINE_CHARS:
+            return None
+        if text.startswith(("{", "[")):
+            return self._json(text)
+        return self._inline(text) - _SPECIAL_TOKENS
+
     async def count_output(self, text: str) -> int:
         """Return the tokens of something a model wrote."""
-        if len(text) <= 2 * INLINE_CHARS:
-            if text.startswith(("{", "[")):
-                return self._json(text)
-            return self._inline(text) - _SPECIAL_TOKENS
+        tokens = self.count_output_now(text)
+        if tokens is not None:
+            return tokens
         whole = Limit(max_tokens=len(text) + _SPECIAL_TOKENS, cuts=False)
         [measured] = await self.measure_in_thread((text,), whole)
         return measured.tokens - _SPECIAL_TOKENS

@@ -27,10 +27,12 @@ _RETRY_S: Final = 0.5
 _ROWS_A_STATEMENT: Final = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Insert:
     """An INSERT of ``columns``; ``tail`` may say what to do on a conflict.
 
+    One is equal to itself only: rows are sorted by it, and to compare fields would cost each more
+    than its part of the statement.
     ``then`` is a statement for the same transaction, run after the rows once for every different
     value of their first ``then_columns`` columns, which are its parameters.
     """

@@ -42,7 +42,7 @@ class Stage:
     def told(self, principal: Principal) -> dict[str, str]:
         return {
             name.decode().removeprefix("x-ratelimit-"): value.decode()
-            for name, value in self.limits.headers(principal)
+            for name, value in self.limits.headers(principal, now=self.now)
         }
 
 

@@ -15,6 +15,8 @@ from orchestrator.storage.keyring import GRACE_S, Keyring
 from orchestrator.storage.keys import Pepper, Principal
 
 MINE = Principal(ProjectId("p1"), KeyId("k1"))
+PEPPER = Pepper(b"p" * 32)
+KEY = b"key"
 
 
 @dataclass
@@ -44,9 +46,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def ring(shelf: Shelf) -> Iterator[Keyring]:
-    made = Keyring(
-        Pepper(b"p" * 32), shelf.find, monotonic=lambda: shelf.now, ttl_s=2.0, max_entries=3
-    )
+    made = Keyring(PEPPER, shelf.find, monotonic=lambda: shelf.now, ttl_s=2.0, max_entries=3)
     yield made
     shelf.let_go.set()
     made.close()
@@ -55,32 +55,30 @@ def ring(shelf: Shelf) -> Iterator[Keyring]:
 async def test_a_known_key_is_looked_up_once_until_its_time_is_over(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
+    shelf.keys[PEPPER.digest(KEY)] = MINE
 
-    assert ring.cached(digest) == (False, None)
-    assert await ring.find(digest) == MINE
-    assert await ring.find(digest) == MINE
-    assert ring.cached(digest) == (True, MINE)
+    assert ring.cached(KEY) == (False, None)
+    assert await ring.find(KEY) == MINE
+    assert await ring.find(KEY) == MINE
+    assert ring.cached(KEY) == (True, MINE)
     assert shelf.lookups == 1
 
     shelf.now = 2.5
-    assert ring.cached(digest) == (False, None)
-    assert await ring.find(digest) == MINE
+    assert ring.cached(KEY) == (False, None)
+    assert await ring.find(KEY) == MINE
     assert shelf.lookups == 2
 
 
 async def test_a_key_that_ends_elsewhere_ends_here_within_the_time(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
-    await ring.find(digest)
+    shelf.keys[PEPPER.digest(KEY)] = MINE
+    await ring.find(KEY)
 
-    shelf.keys[digest] = Principal(MINE.project_id, MINE.key_id, revoked=True)
+    shelf.keys[PEPPER.digest(KEY)] = Principal(MINE.project_id, MINE.key_id, revoked=True)
     shelf.now = 2.5
 
-    found = await ring.find(digest)
+    found = await ring.find(KEY)
     assert found is not None
     assert found.revoked
 
@@ -88,16 +86,15 @@ async def test_a_key_that_ends_elsewhere_ends_here_within_the_time(
 async def test_rules_that_change_elsewhere_hold_here_within_the_time(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
-    await ring.find(digest)
+    shelf.keys[PEPPER.digest(KEY)] = MINE
+    await ring.find(KEY)
     strict = Rules(verify="always", region="EU")
 
-    shelf.keys[digest] = Principal(MINE.project_id, MINE.key_id, rules=strict)
+    shelf.keys[PEPPER.digest(KEY)] = Principal(MINE.project_id, MINE.key_id, rules=strict)
 
-    assert ring.cached(digest) == (True, MINE)
+    assert ring.cached(KEY) == (True, MINE)
     shelf.now = 2.5
-    found = await ring.find(digest)
+    found = await ring.find(KEY)
     assert found is not None
     assert found.rules == strict
 
@@ -105,39 +102,35 @@ async def test_rules_that_change_elsewhere_hold_here_within_the_time(
 async def test_an_unknown_key_is_remembered_too_and_forgotten_when_we_change_keys(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"guess")
-
-    assert await ring.find(digest) is None
-    assert await ring.find(digest) is None
+    assert await ring.find(KEY) is None
+    assert await ring.find(KEY) is None
     assert shelf.lookups == 1
-    shelf.keys[digest] = MINE
+    shelf.keys[PEPPER.digest(KEY)] = MINE
     ring.forget_all()
-    assert await ring.find(digest) == MINE
+    assert await ring.find(KEY) == MINE
 
 
 async def test_guesses_do_not_push_real_keys_out_and_memory_is_bounded(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
-    await ring.find(digest)
+    shelf.keys[PEPPER.digest(KEY)] = MINE
+    await ring.find(KEY)
 
     for number in range(10):
-        await ring.find(ring.digest(b"guess %d" % number))
+        await ring.find(b"guess %d" % number)
 
-    assert ring.cached(digest) == (True, MINE)
-    assert ring.cached(ring.digest(b"guess 9")) == (True, None)
-    assert ring.cached(ring.digest(b"guess 0")) == (False, None)
+    assert ring.cached(KEY) == (True, MINE)
+    assert ring.cached(b"guess 9") == (True, None)
+    assert ring.cached(b"guess 0") == (False, None)
 
 
 async def test_requests_with_one_key_share_one_lookup_and_outlive_each_other(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
+    shelf.keys[PEPPER.digest(KEY)] = MINE
     shelf.let_go.clear()
 
-    waiting = [asyncio.create_task(ring.find(digest)) for _ in range(5)]
+    waiting = [asyncio.create_task(ring.find(KEY)) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     shelf.let_go.set()
@@ -161,34 +154,32 @@ async def test_too_many_lookups_at_once_are_refused(shelf: Shelf, ring: Keyring)
 async def test_known_keys_go_on_working_while_the_database_is_ill(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
-    await ring.find(digest)
+    shelf.keys[PEPPER.digest(KEY)] = MINE
+    await ring.find(KEY)
     shelf.ill, shelf.now = True, 100.0
 
-    assert await ring.find(digest) == MINE
-    assert await ring.find(digest) == MINE
+    assert await ring.find(KEY) == MINE
+    assert await ring.find(KEY) == MINE
     assert shelf.lookups == 2
     with pytest.raises(Unavailable) as error:
-        await ring.find(ring.digest(b"never seen"))
+        await ring.find(b"never seen")
     assert error.value.code == "key_check_unavailable"
 
     shelf.now = GRACE_S + 1
     with pytest.raises(Unavailable):
-        await ring.find(digest)
+        await ring.find(KEY)
 
 
 async def test_a_lookup_that_began_before_a_change_is_not_remembered(
     shelf: Shelf, ring: Keyring
 ) -> None:
-    digest = ring.digest(b"key")
-    shelf.keys[digest] = MINE
+    shelf.keys[PEPPER.digest(KEY)] = MINE
     shelf.let_go.clear()
-    early = asyncio.create_task(ring.find(digest))
+    early = asyncio.create_task(ring.find(KEY))
     await asyncio.sleep(0)
 
     ring.forget_all()
     shelf.let_go.set()
 
     assert await early == MINE
-    assert ring.cached(digest) == (False, None)
+    assert ring.cached(KEY) == (False, None)

@@ -23,20 +23,21 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def row(number: int) -> RequestRow:
-    return RequestRow(
-        id=f"req_{number:06}",
-        project_id=ProjectId("p1"),
-        key_id=KeyId("k1"),
-        ts=float(number),
-        model="m",
-        endpoint="/v1/responses",
-        status=200,
-        latency_ms=1.5,
-        place="edge",
-        input_tokens=10,
-        output_tokens=2,
-        attempts=1,
-        node_id="n1",
+    return (
+        f"req_{number:06}",
+        ProjectId("p1"),
+        KeyId("k1"),
+        float(number),
+        "m",
+        "/v1/responses",
+        200,
+        1.5,
+        "edge",
+        10,
+        2,
+        1,
+        "n1",
+        None,
     )
 
 
