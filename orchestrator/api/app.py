@@ -167,7 +167,14 @@ class PublicApi:
         headers: list[Header],
     ) -> Reply:
         """Return the reply; one that flows has been sent when this returns."""
-        route, sent = self._route(exchange, scope), exchange.headers
+        sent = exchange.headers
+        try:
+            route = self._route(exchange, scope)
+        except ApiError:
+            # Its limits, and the log, are to be seen of this answer too.
+            with contextlib.suppress(ApiError):
+                exchange.principal = self._gate.recognise(sent) or await self._gate.identify(sent)
+            raise
         principal = self._gate.recognise(sent) or await self._gate.identify(sent)
         exchange.principal = principal
         self._gate.check(principal, sent)

@@ -37,14 +37,17 @@ async def test_every_answer_to_a_known_key_says_what_is_left_and_others_say_noth
             await client.get("/v1/models"),
             await client.get("/v1/files"),
             await client.post("/v1/responses", content=b"x" * 9_000_000),
+            await client.get("/v1/nothing"),
+            await client.get("/v1/responses"),
         ]
         strangers = [
             await client.get("/v1/models", headers={"x-api-key": "zgpu-api-no"}),
-            await client.get("/v1/nothing"),
+            await client.get("/v1/nothing", headers={"x-api-key": "zgpu-api-no"}),
             await client.get("/healthz"),
         ]
 
-    assert [reply.status_code for reply in replies] == [200, 200, 404, 200, 200, 413]
+    assert [reply.status_code for reply in replies] == [200, 200, 404, 200, 200, 413, 404, 405]
+    assert [reply.status_code for reply in strangers] == [401, 404, 200]
     for reply in replies:
         assert [name in reply.headers for name in NAMES] == [True] * 6
         assert reply.headers["x-ratelimit-limit-requests"] == "60"
