@@ -1,4 +1,4 @@
-"""The peer: a bare Starlette JSON echo on the options that the orchestrator's own server has.
+"""The peer: a bare Starlette JSON echo on uvicorn as it comes, without its access log.
 
 python -m bench.echo        prints its port, then serves until it is told to end
 """
@@ -26,8 +26,10 @@ async def serve() -> None:
     settings = Settings(host="127.0.0.1", port=0)
     with listen.bind(settings) as listener:
         app = Starlette(routes=[Route("/echo", echo, methods=["POST"])])
-        # The very configuration of the orchestrator, signal handling apart.
-        server = uvicorn.Server(listen.public_server(app, settings).config)
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", access_log=False, log_level="warning"
+        )
+        server = uvicorn.Server(config)
         print(listener.getsockname()[1], flush=True)
         await server.serve(sockets=[listener])
 
