@@ -140,12 +140,7 @@ class Inference:
 
         ``limit`` is the model's own unless the customer has said otherwise.
         """
-        limit = limit or model.limit
-        measured = model.counter.measure_one_now(text, limit)
-        if measured is None:
-            [measured] = await _measure_long(model, (text,), limit)
-        _check_length(model, limit, text, measured.tokens, name)
-        self._take(exchange, measured.tokens)
+        measured = await self._measure_one(exchange, model, text, name, limit or model.limit)
         answers = await self._engine.answer((self._job(exchange, model, measured, 0, params),))
         _note(exchange, answers)
         return answers[0]
@@ -161,12 +156,7 @@ class Inference:
         limit: Limit | None = None,
     ) -> Pieces:
         """Run one job; returns its pieces once there is a first one. Raises as `answer` does."""
-        limit = limit or model.limit
-        measured = model.counter.measure_one_now(text, limit)
-        if measured is None:
-            [measured] = await _measure_long(model, (text,), limit)
-        _check_length(model, limit, text, measured.tokens, name)
-        self._take(exchange, measured.tokens)
+        measured = await self._measure_one(exchange, model, text, name, limit or model.limit)
         job = self._job(exchange, model, measured, 0, params, stream=True)
         pieces = Pieces(exchange, model, self._engine.stream(job))
         try:
@@ -175,6 +165,16 @@ class Inference:
             await pieces.aclose()
             raise
         return pieces
+
+    async def _measure_one(
+        self, exchange: Exchange, model: Model, text: str, name: str, limit: Limit
+    ) -> Measured:
+        measured = model.counter.measure_one_now(text, limit)
+        if measured is None:
+            [measured] = await _measure_long(model, (text,), limit)
+        _check_length(model, limit, text, measured.tokens, name)
+        self._take(exchange, measured.tokens)
+        return measured
 
     def _take(self, exchange: Exchange, tokens: int) -> None:
         """Charge for ``tokens`` of input before there is a job: what is refused has cost nothing.

@@ -115,21 +115,8 @@ class Limits:
         now = self._monotonic()
         meter = self._keys.get(principal.key_id) or self._add(principal, now)
         project = meter.project
-        of_key, of_project = self._key_tokens, self._project_tokens
-        key_full_s = meter.tokens_full_s
-        if key_full_s <= now:
-            key_full_s = now + tokens * of_key.each_s
-        else:
-            key_full_s += tokens * of_key.each_s
-            if key_full_s - now > PERIOD_S + of_key.each_s * _ROUNDING:
-                raise _refused_tokens(of_key, tokens, meter.tokens_full_s - now)
-        project_full_s = project.tokens_full_s
-        if project_full_s <= now:
-            project_full_s = now + tokens * of_project.each_s
-        else:
-            project_full_s += tokens * of_project.each_s
-            if project_full_s - now > PERIOD_S + of_project.each_s * _ROUNDING:
-                raise _refused_tokens(of_project, tokens, project.tokens_full_s - now)
+        key_full_s = _charged(self._key_tokens, meter.tokens_full_s, tokens, now)
+        project_full_s = _charged(self._project_tokens, project.tokens_full_s, tokens, now)
         meter.tokens_full_s = key_full_s
         project.tokens_full_s = project_full_s
 
@@ -181,6 +168,16 @@ class Limits:
         }
         # Twice as many before the next look, so that looking costs each new key the same.
         self._look_at = max(_METERS_MIN, 2 * len(self._keys))
+
+
+def _charged(rate: _Rate, full_s: float, tokens: int, now: float) -> float:
+    """Return when the bucket is full once ``tokens`` are taken; raises `RateLimited`."""
+    cost_s = tokens * rate.each_s
+    if full_s <= now:
+        return now + cost_s
+    if full_s + cost_s - now > PERIOD_S + rate.each_s * _ROUNDING:
+        raise _refused_tokens(rate, tokens, full_s - now)
+    return full_s + cost_s
 
 
 def duration(seconds: float) -> bytes:

@@ -31,14 +31,7 @@ def check_responses(asked: ResponsesBody, model: Model) -> None:
     """Raise `BadRequest` for what ``model`` cannot do."""
     if asked.text is not None:
         _text_only(asked.text.format, "text.format.type")
-    if asked.metadata:
-        _check_metadata(asked.metadata)
-    if asked.categories:
-        _check_labels(model)
-    if asked.tools:
-        raise _calls_no_tools("tools", model)
-    if asked.tool_choice is not None:
-        _check_tool_choice(asked.tool_choice, model)
+    _check_shared(asked, model)
     if asked.background:
         raise _unsupported(
             "background", "Answers come at once here, so there is nothing to fetch later:"
@@ -68,14 +61,7 @@ def check_chat(asked: ChatBody, model: Model) -> None:
             code="unsupported_parameter",
             param="stream_options",
         )
-    if asked.metadata:
-        _check_metadata(asked.metadata)
-    if asked.categories:
-        _check_labels(model)
-    if asked.tools:
-        raise _calls_no_tools("tools", model)
-    if asked.tool_choice is not None:
-        _check_tool_choice(asked.tool_choice, model)
+    _check_shared(asked, model)
     if asked.functions:
         raise _calls_no_tools("functions", model)
     if asked.n is not None and asked.n != 1:
@@ -98,6 +84,18 @@ def check_chat(asked: ChatBody, model: Model) -> None:
         raise _unsupported(
             "web_search_options", f"{model.id} reads nothing but the text it is sent."
         )
+
+
+def _check_shared(asked: ResponsesBody | ChatBody, model: Model) -> None:
+    """Raise `BadRequest` for what both routes have and ``model`` cannot do."""
+    if asked.metadata:
+        _check_metadata(asked.metadata)
+    if asked.categories:
+        _check_labels(model)
+    if asked.tools:
+        raise _calls_no_tools("tools", model)
+    if asked.tool_choice is not None:
+        _check_tool_choice(asked.tool_choice, model)
 
 
 def limit_of(model: Model, truncation: str | None) -> Limit:

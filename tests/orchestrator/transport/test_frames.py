@@ -25,12 +25,14 @@ HANDSHAKE: Final = (
 
 
 class Listener:
-    """An app that keeps what each socket says, and says it again; ``bad`` breaks it."""
+    """An app that keeps what each socket says, and says it again; ``bad`` breaks it.
 
-    def __init__(self) -> None:
+    A ``late`` one listens only once something has come, and what came with it is queued.
+    """
+
+    def __init__(self, *, late: bool = False) -> None:
         self.heard: list[bytes | str] = []
-        self.may_listen = asyncio.Event()
-        self.may_listen.set()
+        self._late = late
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames: FrameSocket = scope["extensions"][FRAMES]
@@ -43,14 +45,15 @@ class Listener:
             self.heard.append(data)
             assert frames.write(data)
 
-        await self.may_listen.wait()
+        message = await receive() if self._late else None
         frames.listen(take)
         try:
-            while (message := await receive())["type"] != "websocket.disconnect":
+            while (message := message or await receive())["type"] != "websocket.disconnect":
                 if message.get("bytes") is not None:
                     take(message["bytes"])
                 else:
                     self.heard.append(message["text"])
+                message = None
         finally:
             frames.listen(None)
 
@@ -96,16 +99,13 @@ async def test_messages_of_any_length_come_and_go_whole(size_bytes: int) -> None
 async def test_messages_that_came_before_anybody_listened_come_first_and_pieces_are_joined() -> (
     None
 ):
-    app = Listener()
-    app.may_listen.clear()
+    app = Listener(late=True)
     async with serving(app) as port, open_socket(port) as (reader, writer):
         writer.write(
             b"".join(masked(Opcode.BINARY, b"%d" % n) for n in range(3))
             + masked(Opcode.TEXT, b"words")
             + masked(Opcode.BINARY, b"3", fin=False)
         )
-        await asyncio.sleep(0.05)  # all of that is in the queue by now
-        app.may_listen.set()
         await reader.readuntil(b"\x82\x012")
         writer.write(masked(Opcode.CONT, b"x") + masked(Opcode.BINARY, b"4"))
         await reader.readuntil(b"\x82\x014")
