@@ -128,12 +128,22 @@ async def test_every_request_is_logged_without_its_text(tmp_path: Path) -> None:
 async def test_strangers_leave_no_rows(tmp_path: Path) -> None:
     async with caller(tmp_path) as (backend, client):
         await client.get("/v1/models", headers={"x-api-key": "zgpu-api-guess"})
-        await client.get("/v1/nowhere")
+        await client.get("/v1/nowhere", headers={"x-api-key": "zgpu-api-guess"})
 
         assert backend.rows() == []
         metrics = backend.metrics.render().decode()
         assert 'zerogpu_requests_total{endpoint="/v1/models",place="",status="401"} 1.0' in metrics
         assert 'zerogpu_requests_total{endpoint="other",place="",status="404"} 1.0' in metrics
+
+
+async def test_a_customer_s_wrong_path_is_in_their_log(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        reply = await client.get("/v1/nowhere")
+        await client.get("/v1/responses")
+
+        rows = [(row["endpoint"], row["status"], row["error_code"]) for row in backend.rows()]
+    assert rows == [("other", 404, "not_found"), ("/v1/responses", 405, "method_not_allowed")]
+    assert reply.headers["x-request-id"].startswith("req_")
 
 
 async def test_base64_is_the_node_s_own_bytes(tmp_path: Path) -> None:
