@@ -66,6 +66,7 @@ class Objects:
     async def put(self, name: str, pieces: AsyncIterator[bytes]) -> int:
         """Write an object and return its bytes; it is visible only when it is whole.
 
+        On return it is on the disk, so that a power cut leaves it.
         What ``pieces`` raises is raised, and nothing is left; so too when the caller is cancelled.
         """
         feed = _Feed()
@@ -99,6 +100,9 @@ class Objects:
             chunk_size=self._part_bytes,
             max_concurrency=1,
         )
+        if self._root is not None:
+            # A row that names the object is about to be written: it must not outlive its bytes.
+            await asyncio.to_thread(_sync, self._root / name)
 
     async def read(self, name: str) -> AsyncGenerator[bytes]:
         """Yield an object in pieces of at most `PIECE_MAX_BYTES`; raises `NoSuchObject`."""
@@ -271,6 +275,16 @@ def _explained(verb: str, name: str) -> Iterator[None]:
         raise StorageError(
             f"The store of files could not {verb} {name}: try again later."
         ) from error
+
+
+def _sync(path: Path) -> None:
+    """Have the system put a file and its name in its folder on the disk, not only in memory."""
+    for one in (path, path.parent):
+        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _no_such(name: str) -> NoSuchObject:

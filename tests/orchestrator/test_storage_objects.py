@@ -235,6 +235,27 @@ async def test_a_folder_that_cannot_be_written_ends_the_upload_without_reading_t
         await objects.put(NAME, endless())
 
 
+async def test_a_local_file_is_on_the_disk_when_its_put_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, int]] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        status = os.fstat(descriptor)
+        synced.append((status.st_ino, status.st_size))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    objects = open_objects(Settings(data_dir=tmp_path))
+
+    await objects.put(NAME, pieces(b"abc" * 700_000))
+
+    file = tmp_path / "files" / NAME
+    assert (file.stat().st_ino, 2_100_000) in synced, "the file's bytes"
+    assert file.parent.stat().st_ino in [inode for inode, _ in synced], "the file's name"
+
+
 async def test_a_local_file_is_fetched_without_a_copy(tmp_path: Path) -> None:
     objects = open_objects(Settings(storage_url=str(tmp_path / "store")))
     await objects.put(NAME, pieces(b"x"))
