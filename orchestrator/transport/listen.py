@@ -25,7 +25,12 @@ from orchestrator.transport.http import bounded_http
 # `sun_path` holds 108 bytes on Linux and 104 elsewhere.
 MAX_UNIX_PATH_BYTES: Final = 100
 BACKLOG: Final = 2048
-UNREAD_TIMEOUT_MS: Final = 30_000
+# Of a peer that is gone. It counts for one whose window is shut as well, which may only be slow to
+# read and is ours to judge: we must come first.
+UNREAD_TIMEOUT_MS: Final = int(2000 * IDLE_S)
+# What the system takes beyond what the peer's window has room for. Of megabytes, nothing would tell
+# for minutes that a slow reader is reading.
+UNSENT_MAX_BYTES: Final = 128 << 10
 # Beside sockets: the database, the worker, log files and what libraries open.
 SPARE_DESCRIPTORS: Final = 256
 
@@ -56,6 +61,8 @@ def bind(settings: Settings) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # A peer that acknowledges nothing is given up: closing a socket waits for what is unsent.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX_BYTES)
     listener.listen(BACKLOG)
     listener.set_inheritable(False)
     return listener

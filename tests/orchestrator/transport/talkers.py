@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.settings import Settings
-from orchestrator.transport.listen import public_server
+from orchestrator.transport.listen import bind, public_server
 from tests.servers import running
 
 
@@ -36,12 +36,16 @@ class Stage:
             case "/early":
                 await answer(send, b"early")
             case "/endless":
-                await self._endless(receive, send)
+                await self._endless(receive, send, 65_536)
+            case "/endless-file":
+                await self._endless(receive, send, 1 << 20)
             case "/big":
                 await answer(send, b"x" * (32 << 20))
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 self.gone.set()
+            case "/pieces":
+                await pieces(send, b"one, ", b"", b"two, ", b"three")
             case "/wait":
                 await self.released.wait()
                 await answer(send, b"waited")
@@ -60,11 +64,13 @@ class Stage:
                 break
         await answer(send, body)
 
-    async def _endless(self, receive: Receive, send: Send) -> None:
+    async def _endless(self, receive: Receive, send: Send, piece_bytes: int) -> None:
         listening = asyncio.create_task(until_gone(receive))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while not listening.done():
-            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": b"x" * piece_bytes, "more_body": True}
+            )
             await asyncio.sleep(0)
         self.gone.set()
 
@@ -80,12 +86,20 @@ async def answer(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def pieces(send: Send, *parts: bytes) -> None:
+    """Send an answer that does not say how long it is."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 @contextlib.asynccontextmanager
 async def stage(
     *, idle_s: float = 60.0, keep_alive_s: float = 60.0, **overrides: object
 ) -> AsyncIterator[Stage]:
     settings = Settings.from_env({}, **overrides)
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+    with bind(Settings(host="127.0.0.1", port=0)) as listener:
         made = Stage(listener.getsockname()[1])
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

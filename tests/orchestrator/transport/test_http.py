@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import json
 import resource
+import socket
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 import websockets
 
-from orchestrator.transport.http import PIPELINE_MAX
+from orchestrator.settings import Settings
+from orchestrator.transport.bounds import IDLE_S
+from orchestrator.transport.http import LOOK_EVERY_S, PIPELINE_MAX
+from orchestrator.transport.listen import bind
 from tests.orchestrator.transport.talkers import client, stage
 
 SOON_S: Final = 0.2
@@ -270,6 +274,25 @@ async def test_a_slow_reader_of_a_stream_without_an_end_is_not_taken_for_one_tha
             await asyncio.sleep(0.03)  # the pace of this reader
 
         assert not at.gone.is_set()
+
+
+async def test_a_slow_reader_of_long_pieces_is_not_taken_for_one_that_stopped() -> None:
+    async with stage(idle_s=0.3) as at, client(at, receive_bytes=65_536) as slow:
+        await slow.send(b"GET /endless-file HTTP/1.1\r\n\r\n")
+        # More than the half-second that each piece of a megabyte takes to be read.
+        for _ in range(60):
+            await slow.reader.readexactly(64 << 10)
+            await asyncio.sleep(0.03)  # the pace of this reader
+
+        assert not at.gone.is_set()
+
+
+def test_the_system_gives_up_no_reader_before_we_do() -> None:
+    with bind(Settings(host="127.0.0.1", port=0)) as listener:
+        given_ms = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    # It counts the time in which a peer's window is shut, whatever the peer acknowledges.
+    assert given_ms > 1000 * (IDLE_S + LOOK_EVERY_S)
 
 
 # ── others ───────────────────────────────────────────────────────────────────────────────────────
