@@ -63,6 +63,7 @@ class Cycle(RequestResponseCycle):
     response_complete = False
     chunked_encoding = None
     expected_content_length = 0
+    _ends_by_closing = False
     _body: bytes | bytearray = b""
 
     def __init__(self, connection: HttpToolsProtocol, scope: Scope, *, keep_alive: bool) -> None:
@@ -132,7 +133,22 @@ class Cycle(RequestResponseCycle):
     def send(self, message: Message) -> Coroutine[Any, Any, None]:  # type: ignore[override]
         if message["type"] == WHOLE_ANSWER:
             return self._answer(message)
+        if self.scope["http_version"] != "1.1":
+            self._frame_by_closing(message)
         return super().send(message)  # type: ignore[arg-type]
+
+    def _frame_by_closing(self, message: Message) -> None:
+        """See to it that an answer of unknown length is not sent in chunks but until the close.
+
+        Before HTTP/1.1 nobody reads chunks (RFC 9112 §6.1); no such connection is kept alive.
+        """
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            if b"content-length" not in names:
+                self._ends_by_closing, self.chunked_encoding = True, False
+        elif self._ends_by_closing:
+            # uvicorn counts down to the end: every piece is all that is left.
+            self.expected_content_length = len(message.get("body", b""))
 
     async def _answer(self, message: Message) -> None:
         if self.flow.write_paused and not self.disconnected:

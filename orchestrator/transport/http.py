@@ -158,7 +158,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.scope = scope  # type: ignore[assignment]
         upgrades = self.parser.should_upgrade()
         if not upgrades:
-            self._ask(scope, keep_alive=http_version != "1.0" and self.parser.should_keep_alive())
+            self._ask(scope, keep_alive=http_version == "1.1" and self.parser.should_keep_alive())
         # Not before: a request refused up to here has no cycle, the last one is another's.
         self._in_head = upgrades
 
