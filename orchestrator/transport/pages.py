@@ -7,6 +7,8 @@ Routes (GET and HEAD only):
     /runtime/<hash>/… /vendor/<hash>/…  built by `wasm_build`: immutable
     /models/manifests/… /models/parts/… the same
     /stats                              public counts, no names
+
+Whatever else is asked for is not here: people are told by a page, programs by the API's error.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from orchestrator.transport.headers import (
     read_cookie,
     worker_headers,
 )
+from orchestrator.transport.strays import READING, is_program, send_nothing_here
 
 THEME_COOKIE: Final = "theme"
 STATS_MAX_AGE_S: Final = 1.0
@@ -126,13 +129,14 @@ class _Pages:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if scope["method"] not in {"GET", "HEAD"}:
+        path: str = scope["path"]
+        if is_program(scope) and not self._is_here(path):
+            await send_nothing_here(scope, send)
+        elif scope["method"] not in READING:
             await send_reply(
                 scope, send, status=405, headers=[*inert_headers(), (b"allow", b"GET, HEAD")]
             )
-            return
-        path: str = scope["path"]
-        if page := _PAGES.get(path):
+        elif page := _PAGES.get(path):
             await self._page(scope, send, page)
         elif path == "/operate":
             page = OPERATE if await self._signed_in(scope) else SIGNED_OUT
@@ -147,6 +151,17 @@ class _Pages:
             await send_file(scope, send, found, headers=guard)
         else:
             await self._page(scope, send, NOT_FOUND, status=404)
+
+    def _is_here(self, path: str) -> bool:
+        """Whether one of the routes above has something at ``path``."""
+        if path in _PAGES or path in {"/operate", "/stats"}:
+            return True
+        if path.startswith("/static/"):
+            return self._own(path.removeprefix("/static/")) is not None
+        return self._build.find(path) is not None
+
+    def _own(self, name: str) -> Asset | None:
+        return None if name.startswith(_HTML) else self._files.get(name)
 
     async def _page(self, scope: Scope, send: Send, page: Page, *, status: int = 200) -> None:
         asset = self._files.get(f"{_HTML}{page.file}")
@@ -167,7 +182,7 @@ class _Pages:
         )
 
     async def _source(self, scope: Scope, send: Send, name: str) -> None:
-        asset = None if name.startswith(_HTML) else self._files.get(name)
+        asset = self._own(name)
         if asset is None:
             await send_reply(scope, send, status=404, headers=inert_headers())
             return
