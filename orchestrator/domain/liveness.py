@@ -35,7 +35,10 @@ class Liveness:
         self.next_tick_at = 0.0
 
     def watch(self, node_id: NodeId, *, now: float) -> None:
-        if not self._watched:
+        """Look at a node from now on; it is among the nodes already."""
+        # While there is no node nothing ticks: the first to come starts that anew, as if no time
+        # had passed. Only the first: nodes that keep coming must not put off what is due.
+        if len(self._nodes) == 1 and self.next_tick_at <= now:
             self.next_tick_at = now + TICK_S
         if node_id not in self._watched:
             self._watched.add(node_id)

@@ -9,8 +9,9 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from browser_node.protocol import AttemptId, ModelDigest
+from browser_node.protocol import AttemptId, ModelDigest, NodeId
 from orchestrator.clock import Clock
+from orchestrator.domain import events as ev
 from orchestrator.domain.model import JobId, ModelSpec, NewJob, ProjectId
 from orchestrator.domain.scheduler import Scheduler
 from orchestrator.engine import Engine
@@ -51,6 +52,27 @@ async def test_a_standstill_is_noticed_though_the_timer_is_the_first_to_run() ->
     engine.close()
     assert [entry["event"] for entry in logs] == ["this process did not run"]
     assert logs[0]["for_s"] == pytest.approx(60.0, abs=5.0)
+
+
+async def test_time_without_any_node_is_no_standstill() -> None:
+    gone_s = 0.0
+    _, engine = waiting_engine(Clock(monotonic=lambda: time.monotonic() + gone_s))
+    worker = NodeId("cpu")
+    came = ev.NodeJoined(worker, trusted=True)
+    engine.apply(came)
+    engine.apply(ev.NodeLeft(worker, "killed"))
+    # The job's end is the last thing that a timer was armed for.
+    job = NewJob(JobId("j.0"), DIGEST, "x", 1, ProjectId("p"), deadline_s=0.05)
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.wait_for(engine.answer([job]), 10)
+
+    with capture_logs() as logs:
+        gone_s = 60.0
+        engine.apply(came)
+        engine.apply(ev.NodeHeard(worker))
+
+    engine.close()
+    assert logs == []
 
 
 async def test_a_large_request_is_placed_in_slices_so_that_others_get_their_turn() -> None:

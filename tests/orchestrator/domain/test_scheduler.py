@@ -537,3 +537,32 @@ def test_the_next_wakeup_is_the_earliest_lease_deadline_or_tick() -> None:
     assert s.next_wakeup() == 1.0
     submit(s, job("j", deadline_s=0.5))
     assert s.next_wakeup() == 0.5
+
+
+def test_the_first_node_after_there_was_none_starts_the_ticks_anew() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True)
+    s.handle(ev.NodeLeft(WORKER, "closed"), now=0.5)
+    assert s.next_wakeup() is None
+
+    join(s, SPARE, trusted=True, now=7.0)
+
+    # Nobody was asked to tick in the meantime, so nothing is late.
+    assert s.next_wakeup() == 8.0
+
+
+def test_nodes_that_keep_coming_do_not_put_off_a_tick_that_is_due() -> None:
+    s = scheduler()
+    join(s, TAB)
+    join(s, SPARE, now=3.0)
+    join(s, SLOW, now=3.5)
+    assert s.next_wakeup() == 1.0
+
+
+def test_a_node_that_leaves_and_comes_back_at_once_does_not_put_off_the_tick() -> None:
+    s = scheduler()
+    for now in (0.0, 0.3, 0.6):
+        join(s, TAB, now=now)
+        s.handle(ev.NodeLeft(TAB, "closed"), now=now + 0.1)
+    join(s, TAB, now=0.9)
+    assert s.next_wakeup() == 1.0
