@@ -67,12 +67,16 @@ class Inference:
         self._charge = charge
         self._deadline_s = deadline_s
 
-    def model(self, exchange: Exchange, name: str) -> Model:
-        """Return the model called ``name``; raises if there is none or it answers elsewhere."""
+    def model(self, exchange: Exchange, name: str, *, asked: str | None = None) -> Model:
+        """Return the model called ``name``; raises if there is none or it answers elsewhere.
+
+        ``asked`` is what the customer called it, where that is an alias of this route.
+        """
         offer = self._offers.get(name)
         if offer is None:
+            meant = f" ({asked} would be it)" if asked is not None and asked != name else ""
             raise NotFound(
-                f"There is no model {name[:64]!r} here; there are"
+                f"There is no model {name[:64]!r} here{meant}; there are"
                 f" {', '.join(self._catalogue.names)}.",
                 code="model_not_found",
                 param="model",
@@ -117,9 +121,9 @@ class Inference:
         limit = model.limit
         measured = model.counter.measure_now(texts, limit)
         if measured is None:
-            measured = await _measure_long(model, texts, limit)
+            measured = await _measure_long(exchange, model, texts, limit)
         for text, one, name in zip(texts, measured, names, strict=True):
-            _check_length(model, limit, text, one.tokens, name)
+            _check_length(model, limit, text, one, name)
         self._take(exchange, sum([one.tokens for one in measured]))
         jobs = [self._job(exchange, model, one, at, params) for at, one in enumerate(measured)]
         answers = await self._engine.answer(jobs)
@@ -171,8 +175,8 @@ class Inference:
     ) -> Measured:
         measured = model.counter.measure_one_now(text, limit)
         if measured is None:
-            [measured] = await _measure_long(model, (text,), limit)
-        _check_length(model, limit, text, measured.tokens, name)
+            [measured] = await _measure_long(exchange, model, (text,), limit)
+        _check_length(model, limit, text, measured, name)
         self._take(exchange, measured.tokens)
         return measured
 
@@ -248,8 +252,9 @@ class Pieces:
         """End the job if it still runs, and count the tokens that were handed out."""
         await self._source.aclose()
         if self._said and not self._counted:
-            self._counted = True
+            # Who is cancelled in the middle of it, as the client leaves, comes here again.
             self._exchange.output_tokens = await self._model.counter.count_output(self.text)
+            self._counted = True
 
     async def _next(self) -> str | None:
         """Return the next piece; None at the end. What no delta told comes with the answer."""
@@ -276,24 +281,29 @@ def _elsewhere(name: str, endpoint: str, routes: Sequence[str]) -> BadRequest:
     )
 
 
-async def _measure_long(model: Model, texts: Sequence[str], limit: Limit) -> list[Measured]:
+async def _measure_long(
+    exchange: Exchange, model: Model, texts: Sequence[str], limit: Limit
+) -> list[Measured]:
     # What no frame could carry is measured by its start, which is enough to refuse it.
     starts = [text[:MAX_INPUT_CHARS] for text in texts]
-    return await model.counter.measure_in_thread(starts, limit)
+    background = exchange.priority == "batch"
+    return await model.counter.measure_in_thread(starts, limit, background=background)
 
 
-def _check_length(model: Model, limit: Limit, text: str, tokens: int, name: str) -> None:
+def _check_length(model: Model, limit: Limit, text: str, measured: Measured, name: str) -> None:
     """Raise an error if ``text`` is too long and not to be cut; ``name`` says which it is."""
     if limit.cuts:
         return
-    over = len(text) > MAX_INPUT_CHARS
-    if tokens > limit.max_tokens:
+    if measured.tokens > limit.max_tokens:
+        # Of a text that is far too long only a start was counted.
+        whole = len(measured.text) == len(text)
+        tokens = f"{measured.tokens:,}" if whole else f"more than {limit.max_tokens:,}"
         raise ContextLengthExceeded(
-            f"{name} has {'more than ' if over else ''}{tokens:,} tokens; {model.id} takes at most"
-            f" {limit.max_tokens:,}. Shorten it, or split it into several requests.",
+            f"{name} has {tokens} tokens; {model.id} takes at most {limit.max_tokens:,}. Shorten"
+            " it, or split it into several requests.",
             param=name,
         )
-    if over:
+    if len(text) > MAX_INPUT_CHARS:
         raise BadRequest(
             f"{name} has {len(text):,} characters; at most {MAX_INPUT_CHARS:,} are taken.",
             code="string_above_max_length",

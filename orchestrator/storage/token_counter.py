@@ -2,13 +2,14 @@
 
 Two engines with identical results (see `browser_node.tokenizer`): the pure-Python one remembers
 words, which makes it the faster one for short texts, on the event loop; the library's releases the
-interpreter, which makes it the one for long texts, in a thread.
+interpreter while it works, which makes it the one for long texts, in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from browser_node.tokenizer import RustTokenizer, Tokenizer, WordPieceTokenizer
 
 INLINE_CHARS: Final = 2_000
 _THREADS: Final = 2
+_SPACE: Final = re.compile("[ \t\n\r]")
 # Bounds of what is remembered, so that no input can make it grow: chunks, characters of a chunk.
 _CACHED_CHUNKS: Final = 50_000
 _CACHED_CHUNK_CHARS: Final = 48
@@ -34,6 +36,8 @@ class Measured(NamedTuple):
 
     Where the model cuts, ``tokens`` is at most its limit and ``text`` is as much of the start of
     the text as holds them: the node, cutting by tokens, reads the same as from the whole.
+    Where it does not, a text that is too long is counted until that is certain: ``text`` is the
+    start that was, and ``tokens`` are its own, more than the limit.
     """
 
     text: str
@@ -91,18 +95,24 @@ class TokenCounter:
         self._threaded, self._encode = engine.count, engine.encode
         table = json.loads(wordpiece_json)
         self._pieces: list[str] = table["vocab"].split("\n")
-        self._special = frozenset(table["special"].values())
+        self._cls: int = table["cls"]
+        self._sep: int = table["sep"]
         self._prefix: str = table["prefix"]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokens")
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="tokens-background")
 
     def text_of(self, ids: Sequence[int]) -> str | None:
-        """Return a text whose tokens are ``ids``; None where no text has these.
+        """Return a text whose tokens are ``ids``; None where none was found.
 
-        [CLS] and [SEP] around them may be there or not.
+        The [CLS] before and the [SEP] behind them may be there or not; one inside is a token.
         """
         if any(not 0 <= one < len(self._pieces) for one in ids):
             return None
-        inner = [one for one in ids if one not in self._special]
+        inner = list(ids)
+        if inner[:1] == [self._cls]:
+            del inner[0]
+        if inner[-1:] == [self._sep]:
+            del inner[-1]
         text = " ".join(self._pieces[one] for one in inner).replace(f" {self._prefix}", "")
         again = self._encode(text, max_tokens=len(inner) + _SPECIAL_TOKENS + 1)
         return text if again[1:-1] == inner else None
@@ -117,11 +127,17 @@ class TokenCounter:
         """Measure one text as `measure_now` does several."""
         return None if len(text) > INLINE_CHARS else _measure(self._inline, text, limit)
 
-    async def measure_in_thread(self, texts: Sequence[str], limit: Limit) -> list[Measured]:
-        """Measure ``texts`` in order."""
+    async def measure_in_thread(
+        self, texts: Sequence[str], limit: Limit, *, background: bool = False
+    ) -> list[Measured]:
+        """Measure ``texts`` in order; those in the ``background`` one after the other.
+
+        They have a thread of their own: nobody who waits for an answer waits for them.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._threads, lambda: [_measure(self._threaded, text, limit) for text in texts]
+            self._background if background else self._threads,
+            lambda: [_measure(self._threaded, text, limit) for text in texts],
         )
 
     def count_output_now(self, text: str) -> int | None:
@@ -142,23 +158,25 @@ class TokenCounter:
         return measured.tokens - _SPECIAL_TOKENS
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._background):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _measure(count: Callable[[str], int], text: str, limit: Limit) -> Measured:
-    if not limit.cuts:
-        return Measured(text, count(text))
-    # No frame could carry more; it only matters to texts that are white space for the most part.
-    text = text[:MAX_INPUT_CHARS]
+    if limit.cuts:
+        # No frame could carry more; it matters only to texts that are mostly white space.
+        text = text[:MAX_INPUT_CHARS]
     size = limit.max_tokens * _CHARS_PER_TOKEN
     while True:
         start = _start(text, size)
         tokens = count(start)
+        # One token more than fits: what follows cannot be read, or is refused, whatever it is.
         if tokens > limit.max_tokens:
+            if not limit.cuts:
+                return Measured(start, tokens)
             if limit.exactly:
                 start = _fitting(count, start, limit.max_tokens)
                 return Measured(start, count(start))
-            # One token more than fits: what follows cannot be read, whatever it is.
             return Measured(start, limit.max_tokens)
         if len(start) == len(text):
             return Measured(text, tokens)
@@ -183,6 +201,6 @@ def _start(text: str, size: int) -> str:
     """Return about the first ``size`` characters of ``text``, ending where a word ends."""
     if len(text) <= size:
         return text
-    # A cut inside a word could change its tokens; a text without spaces is taken whole.
-    end = text.find(" ", size)
-    return text if end < 0 else text[:end]
+    # A cut inside a word could change its tokens; a text without white space is taken whole.
+    space = _SPACE.search(text, size)
+    return text if space is None else text[: space.start()]

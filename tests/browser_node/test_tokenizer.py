@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -74,6 +76,35 @@ def test_both_engines_give_the_same_ids_for_any_text_and_length(
 def test_both_engines_give_the_same_ids_for_every_script(small: Engines) -> None:
     for text in stress_texts(600):
         assert_identical(small, text)
+
+
+def test_other_threads_run_while_the_library_works_on_a_long_text(small: Engines) -> None:
+    text = "the foxes jumping, " * 7_000
+    turn, ran = threading.Lock(), threading.Event()
+    turn.acquire()
+
+    def run() -> None:
+        with turn:
+            ran.set()
+
+    other = threading.Thread(target=run)
+    other.start()
+    interval_s = sys.getswitchinterval()
+    # No thread is made to let another one run: it does so by itself, or not at all.
+    sys.setswitchinterval(3600)
+    try:
+        turn.release()
+        ran_before = ran.is_set()
+        for _ in range(20):
+            small[0].count(text)
+            if ran.is_set():
+                break
+        ran_meanwhile = ran.is_set()
+    finally:
+        sys.setswitchinterval(interval_s)
+    other.join()
+
+    assert (ran_before, ran_meanwhile) == (False, True)
 
 
 def test_a_cut_text_still_ends_with_the_separator(small: Engines) -> None:
