@@ -2,8 +2,10 @@
 
 Rules: an entry is believed for ``ttl_s``, then looked up again, so that what another process does
 (revoke a key, change a project's rules) acts within that time. Unknown keys are remembered too, in
-a list of their own: guessing cannot push real keys out. Requests with the same key share one
-lookup. While the database cannot be read, keys that were good go on being good for ``GRACE_S``.
+a list of their own: guessing cannot push real keys out. Nor can it hold them up: a key known to be
+good is looked up again in a lane of its own, past all that wait for the first time, which are
+bounded. Requests with the same key share one lookup. While the database cannot be read, keys that
+were good go on being good for ``GRACE_S``.
 """
 
 from __future__ import annotations
@@ -37,6 +39,14 @@ class _Entry:
     believed_until: float
 
 
+class _Lane:
+    """Lookups under way, by the index of the key, and the threads that they take turns in."""
+
+    def __init__(self, name: str) -> None:
+        self.pending: dict[bytes, asyncio.Task[Principal | None]] = {}
+        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
+
+
 class Keyring:
     """``lookup`` finds a key by its digest under ``pepper``; it runs in a thread and may raise.
 
@@ -60,9 +70,9 @@ class Keyring:
         self._max_entries = max_entries
         self._known: dict[bytes, _Entry] = {}
         self._unknown: dict[bytes, _Entry] = {}
-        self._pending: dict[bytes, asyncio.Task[Principal | None]] = {}
         self._keyed = blake2s(key=secrets.token_bytes(blake2s.MAX_KEY_SIZE))
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="keys")
+        self._first = _Lane("keys")
+        self._again = _Lane("known-keys")
 
     def cached(self, api_key: bytes) -> tuple[bool, Principal | None]:
         """Return (whether memory can tell, whose key it is)."""
@@ -75,21 +85,24 @@ class Keyring:
     async def find(self, api_key: bytes) -> Principal | None:
         """Return whose key it is, looking it up if memory cannot tell.
 
-        Raises `Overloaded` when too many lookups are under way: someone is guessing keys.
+        Raises `Overloaded` when too many keys are looked up for the first time: someone is
+        guessing.
         """
         certain, principal = self.cached(api_key)
         if certain:
             return principal
         index = self._index(api_key)
-        task = self._pending.get(index)
+        lane = self._again if index in self._known else self._first
+        task = lane.pending.get(index)
         if task is None:
-            if len(self._pending) >= _LOOKUPS_MAX:
+            # There are never more keys to be looked up again than are known.
+            if lane is self._first and len(lane.pending) >= _LOOKUPS_MAX:
                 raise Overloaded(
                     f"{_LOOKUPS_MAX} keys are being looked up already: try again in a second.",
                     retry_after_s=1,
                 )
-            task = asyncio.create_task(self._look_up(index, self._pepper.digest(api_key)))
-            self._pending[index] = task
+            task = asyncio.create_task(self._look_up(lane, index, self._pepper.digest(api_key)))
+            lane.pending[index] = task
         # Shielded: one waiting client that leaves must not end the lookup for the others.
         return await asyncio.shield(task)
 
@@ -97,21 +110,23 @@ class Keyring:
         """Believe nothing any more: called when this process itself changed a key."""
         self._known.clear()
         self._unknown.clear()
-        self._pending.clear()
+        self._first.pending.clear()
+        self._again.pending.clear()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for lane in (self._first, self._again):
+            lane.threads.shutdown(wait=False, cancel_futures=True)
 
     def _index(self, api_key: bytes) -> bytes:
         keyed = self._keyed.copy()
         keyed.update(api_key)
         return keyed.digest()
 
-    async def _look_up(self, index: bytes, digest: bytes) -> Principal | None:
+    async def _look_up(self, lane: _Lane, index: bytes, digest: bytes) -> Principal | None:
         started_at = self._monotonic()
         try:
             principal = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._lookup, digest
+                lane.threads, self._lookup, digest
             )
         except Exception as error:
             log.error("keys cannot be looked up", error=str(error))
@@ -127,9 +142,9 @@ class Keyring:
             ) from error
         finally:
             # After `forget_all` this lookup is nobody's any more: what it found may be out of date.
-            wanted = self._pending.get(index) is asyncio.current_task()
+            wanted = lane.pending.get(index) is asyncio.current_task()
             if wanted:
-                del self._pending[index]
+                del lane.pending[index]
         if wanted:
             self._remember(index, _Entry(principal, started_at, started_at + self._ttl_s))
         return principal
