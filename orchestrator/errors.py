@@ -15,7 +15,6 @@ ErrorType = Literal[
     "authentication_error",
     "permission_error",
     "rate_limit_exceeded",
-    "insufficient_quota",
     "internal_error",
     "service_unavailable",
 ]
@@ -175,9 +174,14 @@ class InvalidBatch(BadRequest):
     """
 
     def __init__(
-        self, message: str, *, line: int | None = None, batch_id: str | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        line: int | None = None,
+        batch_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, param=param)
         self.line = line
         self.batch_id = batch_id
 

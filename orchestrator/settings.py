@@ -196,7 +196,7 @@ class Settings:
     idempotency_max_bytes: Annotated[
         int,
         Knob(
-            text="Answers kept in memory for Idempotency-Keys; beyond, the oldest go",
+            text="Answers kept in memory for Idempotency-Keys; the oldest of whoever has most go",
             unit="bytes",
             low=1 << 10,
             high=1 << 40,

@@ -24,7 +24,12 @@ class Cached:
         self._unchanged = Answer(304, b"", headers, content_type)
 
     def answer(self, exchange: Exchange) -> Answer:
-        """Return the whole answer, or 304 to a client that has it (RFC 9110 §13.1.2)."""
-        named = exchange.headers.get(b"if-none-match", b"")
-        known = {one.strip().removeprefix(b"W/") for one in named.split(b",")}
-        return self._unchanged if self._etag in known or named.strip() == b"*" else self._whole
+        """Return the whole answer, or 304 to a client that has it."""
+        return self._unchanged if has(exchange, self._etag) else self._whole
+
+
+def has(exchange: Exchange, etag: bytes) -> bool:
+    """Whether the client has what ``etag`` names already (RFC 9110 §13.1.2)."""
+    named = exchange.headers.get(b"if-none-match", b"")
+    known = {one.strip().removeprefix(b"W/") for one in named.split(b",")}
+    return etag in known or named.strip() == b"*"

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from orchestrator.api import replies
+from orchestrator.api.caching import has
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.idempotency import REPLAYED
 from orchestrator.api.multipart import Form, Limits, clean_filename, content_disposition, too_large
@@ -40,6 +42,7 @@ JSONL: Final = b"application/jsonl"
 _ANCHOR: Final = "expires_after[anchor]"
 _SECONDS: Final = "expires_after[seconds]"
 _FIELDS: Final = frozenset({"purpose", _ANCHOR, _SECONDS})
+_CHOICES: Final = {"purpose": (UPLOAD_PURPOSE, OUTPUT_PURPOSE), "order": ("asc", "desc")}
 
 Purpose = Literal["batch", "batch_output"]
 FileId = Annotated[
@@ -195,8 +198,7 @@ class FilesRoutes:
         size_bytes = await self._objects.size(object_name(file.id))
         if size_bytes is None:
             raise _not_found(exchange)
-        known = exchange.headers.get(b"if-none-match", b"").replace(b"W/", b"").split(b",")
-        if etag in {one.strip() for one in known}:
+        if has(exchange, etag):
             return Answer(304, b"", headers, JSONL)
         pieces = self._objects.read(object_name(file.id))
         return Streamed(JSONL, pieces, headers, length=size_bytes)
@@ -240,9 +242,7 @@ class FilesRoutes:
             yield piece
         if sent.size_bytes == 0:
             raise BadRequest(
-                "The file is empty: a batch needs at least one line.",
-                code="empty_file",
-                param="file",
+                "The file is empty: send at least one line.", code="empty_file", param="file"
             )
         sent.sha256 = digest.hexdigest()
 
@@ -273,15 +273,20 @@ class FilesRoutes:
         )
 
     def _settle(self, scope: Scope | None, upload: Upload) -> Settled:
-        """Make a file known, unless the same upload with the same Idempotency-Key already is."""
-        return self._answers.settle(
-            scope,
-            upload.digest,
-            status=200,
-            body=replies.encode(shown(upload.file)),
-            now=upload.file.created_at,
-            write=lambda connection: insert_file(connection, upload.file),
+        """Make a file known, unless that of the same upload with its Idempotency-Key is there."""
+        file = upload.file
+        body, write = replies.encode(shown(file)), partial(insert_file, file=file)
+        settled = self._answers.settle(
+            scope, upload.digest, status=200, body=body, now=file.created_at, write=write
         )
+        if scope is None or not settled.replayed:
+            return settled
+        earlier = msgspec.json.decode(settled.body, type=FileObject)
+        if self._files.find(scope.project_id, earlier.id, file.created_at) is not None:
+            return settled
+        # Deleted since: to be told of it would be of no use. Another upload may have found out too.
+        self._answers.forget(scope, body=settled.body)
+        return self._settle(scope, upload)
 
     async def _discard(self, file_id: str) -> None:
         """Delete the object of an upload that came to nothing; the sweeper finds what stays."""
@@ -289,8 +294,6 @@ class FilesRoutes:
             await self._objects.delete(object_name(file_id))
 
     async def _find(self, exchange: Exchange) -> File:
-        if not exchange.name:
-            raise BadRequest("The file's id is missing in the path: /v1/files/{file_id}.")
         asked = exchange.project_id, exchange.name, self._wall()
         file = await asyncio.to_thread(self._files.find, *asked)
         if file is None:
@@ -340,10 +343,7 @@ def parse_query(raw: bytes) -> FilesQuery:
             param="limit",
         )
     choices: dict[str, Any] = {}
-    for name, allowed in (
-        ("purpose", (UPLOAD_PURPOSE, OUTPUT_PURPOSE)),
-        ("order", ("asc", "desc")),
-    ):
+    for name, allowed in _CHOICES.items():
         if name in asked:
             if asked[name] not in allowed:
                 raise BadRequest(

@@ -4,8 +4,9 @@ Of the requests with one key, one has the turn; the others wait and share its an
 Rules: the same key with another body is a `Conflict`, also while the first is being answered. An
 answer is kept for ``ttl_s`` unless asking again could go better (408, 409, 429, 5xx). If whoever
 has the turn goes away without an answer, the next that waits takes it. Kept answers are bounded in
-bytes, the oldest go first, and a restart loses them; what must outlive one (files and batches) is
-in `storage.idempotent` too.
+bytes, each and all together: when all is full, the oldest of the project that holds most go, so
+that nobody's pushes out those of who holds less. A restart loses them; what must outlive one (files
+and batches) is in `storage.idempotent` too.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestrator.api.asgi import Header, error_body, error_headers
 from orchestrator.api.reply import INFERENCE_TYPE, JSON, Answer, Streamed
-from orchestrator.domain.model import Place
+from orchestrator.domain.model import Place, ProjectId
 from orchestrator.errors import ApiError, BadRequest
 from orchestrator.storage.idempotent import Scope, reused
 
@@ -31,8 +32,10 @@ _KEY: Final = re.compile(rb"[\x20-\x7e]{1,%d}" % KEY_MAX_CHARS)
 _RETRIABLE: Final = frozenset({408, 409, 429})
 # What an entry takes beside its bytes: objects, the places in two tables.
 _ENTRY_BYTES: Final = 1024
-# One answer may take this part of the memory for all: a few large ones must not push out the rest.
-_PART: Final = 4
+# A few large answers must not push out many small ones.
+_LARGEST: Final = 1 << 20
+_LARGEST_PART: Final = 64
+_LARGEST_PART_OF_LITTLE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ class _Entry:
     kept: Kept
     size_bytes: int
     until: float
+
+
+@dataclass(slots=True)
+class _Share:
+    """What a project holds: bytes, streams on their way included, and answers, the oldest first."""
+
+    size_bytes: int = 0
+    kept: dict[Scope, None] = field(default_factory=dict)
 
 
 class Turn:
@@ -99,12 +110,14 @@ class Turn:
 
     async def _flow(self, reply: Streamed, place: Place | None) -> AsyncGenerator[bytes]:
         held: list[bytes] = []
+        idempotency, project_id = self._idempotency, self._scope.project_id
         size_bytes, fits = 0, True
         try:
             async with aclosing(reply.pieces) as pieces:
                 async for piece in pieces:
                     if fits:
-                        fits = self._idempotency.hold(size_bytes, len(piece))
+                        short = size_bytes + len(piece) <= idempotency.largest_bytes
+                        fits = short and idempotency.hold(project_id, len(piece))
                         size_bytes += len(piece) if fits else 0
                         held.append(piece)
                     if not fits:
@@ -114,7 +127,7 @@ class Turn:
             fits = False
             raise
         finally:
-            self._idempotency.let_go(size_bytes)
+            idempotency.let_go(project_id, size_bytes)
             if fits:
                 whole = Answer(200, b"".join(held), reply.headers, reply.content_type)
                 self.end(kept_reply(whole, place))
@@ -123,15 +136,22 @@ class Turn:
 
 
 class Idempotency:
-    """All answers kept in memory, and the turns of those under way."""
+    """All answers kept in memory, and the turns of those under way.
+
+    ``largest_bytes`` is the longest body that is kept.
+    """
 
     def __init__(self, *, ttl_s: float, max_bytes: int, monotonic: Callable[[], float]) -> None:
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
+        self.largest_bytes = min(
+            max(_LARGEST, max_bytes // _LARGEST_PART), max_bytes // _LARGEST_PART_OF_LITTLE
+        )
         self._monotonic = monotonic
         self._turns: dict[Scope, Turn] = {}
         # The oldest first: all are kept equally long.
         self._kept: dict[Scope, _Entry] = {}
+        self._shares: dict[ProjectId, _Share] = {}
         self._bytes = 0
 
     @property
@@ -167,34 +187,54 @@ class Idempotency:
         """Take note of a turn's end; only `Turn` calls this."""
         del self._turns[scope]
         kept = turn.outcome
-        if kept is None or not kept.lasts:
+        if kept is None or not kept.lasts or len(kept.body) > self.largest_bytes:
             return
         size_bytes = _ENTRY_BYTES + len(kept.body) + 2 * sum(map(len, scope))
-        if self.hold(0, size_bytes):
+        if self.hold(scope.project_id, size_bytes):
             until = self._monotonic() + self._ttl_s
             self._kept[scope] = _Entry(turn.digest, kept, size_bytes, until)
+            self._shares[scope.project_id].kept[scope] = None
 
-    def hold(self, held_bytes: int, more_bytes: int) -> bool:
-        """Count more bytes of an answer that takes ``held_bytes`` already, if they are allowed.
+    def hold(self, project_id: ProjectId, more_bytes: int) -> bool:
+        """Count bytes that a project wants to keep, if there is room or can be made.
 
-        The oldest answers make room. What was counted is given back by `let_go`.
+        What was counted is given back by `let_go`.
         """
-        if held_bytes + more_bytes > self._max_bytes // _PART:
-            return False
         now = self._monotonic()
         while self._kept:
             scope, entry = next(iter(self._kept.items()))
-            if entry.until > now and self._bytes + more_bytes <= self._max_bytes:
+            if entry.until > now:
                 break
             self._drop(scope)
-        if self._bytes + more_bytes > self._max_bytes:
-            return False
+        while self._bytes + more_bytes > self._max_bytes:
+            most = self._most(project_id, more_bytes)
+            if not most.kept:
+                return False
+            # Not looked for again after each: a long answer may push out a thousand short ones.
+            while most.kept and self._bytes + more_bytes > self._max_bytes:
+                self._drop(next(iter(most.kept)))
+        self._shares.setdefault(project_id, _Share()).size_bytes += more_bytes
         self._bytes += more_bytes
         return True
 
-    def let_go(self, size_bytes: int) -> None:
+    def let_go(self, project_id: ProjectId, size_bytes: int) -> None:
         """Give back what `hold` counted."""
         self._bytes -= size_bytes
+        share = self._shares.get(project_id)
+        if share is not None:
+            share.size_bytes -= size_bytes
+            if not share.size_bytes:
+                del self._shares[project_id]
+
+    def _most(self, project_id: ProjectId, more_bytes: int) -> _Share:
+        """Return who is to make room: the project's own share, unless one with answers is larger.
+
+        Others have nothing to give while all they hold is on its way.
+        """
+        own = self._shares.get(project_id, _Share())
+        with_answers = (share for share in self._shares.values() if share.kept)
+        most = max(with_answers, key=lambda share: share.size_bytes, default=own)
+        return most if most.size_bytes > own.size_bytes + more_bytes else own
 
     def _find(self, scope: Scope, digest: bytes) -> Kept | None:
         entry = self._kept.get(scope)
@@ -208,7 +248,8 @@ class Idempotency:
         return entry.kept
 
     def _drop(self, scope: Scope) -> None:
-        self._bytes -= self._kept.pop(scope).size_bytes
+        del self._shares[scope.project_id].kept[scope]
+        self.let_go(scope.project_id, self._kept.pop(scope).size_bytes)
 
 
 def digest_of(body: bytes) -> bytes:
@@ -220,8 +261,8 @@ def idempotency_key(sent: bytes) -> str:
     """Return the key of a request; raises `BadRequest` for one that cannot be kept."""
     if _KEY.fullmatch(sent) is None:
         raise BadRequest(
-            f"The Idempotency-Key has {len(sent):,} bytes; it must be 1 to {KEY_MAX_CHARS}"
-            " printable ASCII characters, such as a UUID.",
+            f"The Idempotency-Key must be 1 to {KEY_MAX_CHARS} printable ASCII characters, such as"
+            f" a UUID; bytes of this one: {len(sent):,}.",
             code="invalid_idempotency_key",
         )
     return sent.decode("ascii")

@@ -134,7 +134,7 @@ class Course:
         if found.problems:
             await refuse(found.problems, InvalidBatch.default_code)
             first = found.problems[0]
-            raise InvalidBatch(first.message, line=first.line, batch_id=row.id)
+            raise InvalidBatch(first.message, param=first.param, line=first.line, batch_id=row.id)
         moved = await self._insist(
             row.id, lambda: asyncio.to_thread(self._checked, row, found.total)
         )

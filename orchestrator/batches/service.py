@@ -158,7 +158,7 @@ class BatchService:
         if batch_id not in self._creating:
             row = await self.retrieve(once.scope.project_id, batch_id)
             if _failed_by_us(row):
-                await asyncio.to_thread(self._answers.forget, once.scope)
+                await asyncio.to_thread(self._answers.forget, once.scope, body=earlier.body)
                 return None
         return await self._again(once, batch_id)
 
@@ -233,7 +233,7 @@ class BatchService:
         row = await self.retrieve(once.scope.project_id, batch_id)
         if row.status == "failed" and row.errors is not None:
             first = msgspec.json.decode(row.errors, type=_Errors).data[0]
-            raise InvalidBatch(first.message, line=first.line, batch_id=row.id)
+            raise InvalidBatch(first.message, param=first.param, line=first.line, batch_id=row.id)
         return row
 
     async def _create(
@@ -334,6 +334,7 @@ class BatchService:
 class _Problem(msgspec.Struct):
     message: str
     line: int | None
+    param: str | None = None
     code: str = ""
 
 

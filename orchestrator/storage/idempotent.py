@@ -94,10 +94,14 @@ class IdempotentAnswers:
             )
             return Settled(status, body)
 
-    def forget(self, scope: Scope) -> None:
-        """Let the key stand for nothing: its request is to be made anew."""
+    def forget(self, scope: Scope, *, body: bytes) -> None:
+        """Let the key stand for nothing: its request is to be made anew.
+
+        Only while it stands for the answer ``body``, not for one that was made since.
+        """
+        stale = delete(idempotent_answers).where(_at(scope))
         with self._database.begin() as connection:
-            connection.execute(delete(idempotent_answers).where(_at(scope)))
+            connection.execute(stale.where(idempotent_answers.c.body == body))
 
     def _find(
         self, connection: Connection, scope: Scope, digest: bytes, now: float

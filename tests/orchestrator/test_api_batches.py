@@ -356,6 +356,15 @@ async def test_other_projects_and_unknown_ids_are_alike(tmp_path: Path) -> None:
         assert (await client.get("/v1/batches", headers=theirs)).json()["data"] == []
 
 
+async def test_a_path_without_a_batch_s_id_is_no_route(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (_, client):
+        for method, path in (("GET", "/v1/batches/"), ("POST", "/v1/batches//cancel")):
+            reply = await client.request(method, path)
+
+            assert reply.status_code == 404, (method, path)
+            assert error_of(reply)["message"].startswith(f"There is nothing at {path}")
+
+
 async def test_lines_of_a_revoked_key_fail(tmp_path: Path) -> None:
     async with caller(tmp_path, batch_under_way=1, key_cache_ttl_s=0) as (backend, client):
         backend.engine.waits = True
@@ -442,6 +451,10 @@ async def test_embeddings_are_batchable_where_the_setting_says_so(tmp_path: Path
     (tmp_path / "2").mkdir()
     async with caller(tmp_path / "2", batch_endpoints=(CHAT, EMBEDDINGS_ROUTE)) as (_, client):
         file_id = await upload(client, content)
+        another = {"input_file_id": file_id, "endpoint": CHAT}
+        refused = await client.post("/v1/batches", json=another)
+        kept = (await client.get(f"/v1/batches/{refused.json()['error']['batch_id']}")).json()
+        assert refused.json()["error"]["param"] == kept["errors"]["data"][0]["param"] == "endpoint"
         made = (await client.post("/v1/batches", json={**wanted, "input_file_id": file_id})).json()
         batch = await ended(client, made["id"])
         [good] = await lines_of(client, batch["output_file_id"])

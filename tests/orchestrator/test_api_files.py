@@ -134,6 +134,7 @@ async def test_content_is_the_bytes_that_were_uploaded(tmp_path: Path) -> None:
         again = await client.get(
             f"/v1/files/{made['id']}/content", headers={"if-none-match": reply.headers["etag"]}
         )
+        any_ = await client.get(f"/v1/files/{made['id']}/content", headers={"if-none-match": "*"})
 
     assert reply.content == awkward
     assert made["bytes"] == len(awkward)
@@ -142,6 +143,7 @@ async def test_content_is_the_bytes_that_were_uploaded(tmp_path: Path) -> None:
     assert reply.headers["content-disposition"] == 'attachment; filename="in.jsonl"'
     assert reply.headers["cache-control"] == "private, no-cache"
     assert (again.status_code, again.content) == (304, b"")
+    assert (any_.status_code, any_.content) == (304, b"")
 
 
 async def test_a_deleted_file_is_404_everywhere_and_its_bytes_are_gone(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ async def test_a_list_that_cannot_be_is_refused(tmp_path: Path) -> None:
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_path_without_a_file_s_id_is_told_so(tmp_path: Path) -> None:
+async def test_a_path_without_a_file_s_id_is_no_route(tmp_path: Path) -> None:
     async with caller(tmp_path) as (_, client):
         for method, path in (
             ("GET", "/v1/files/"),
@@ -273,8 +275,8 @@ async def test_a_path_without_a_file_s_id_is_told_so(tmp_path: Path) -> None:
         ):
             reply = await client.request(method, path)
 
-            assert reply.status_code == 400, (method, path)
-            assert error_of(reply)["message"].startswith("The file's id is missing in the path")
+            assert reply.status_code == 404, (method, path)
+            assert error_of(reply)["message"].startswith(f"There is nothing at {path}")
 
 
 async def test_an_upload_of_another_type_or_of_none_is_told_which(tmp_path: Path) -> None:
@@ -440,6 +442,25 @@ async def test_an_upload_sent_twice_with_one_idempotency_key_is_one_file(tmp_pat
         assert other.status_code == 409
         assert listed == [first.json()]
         assert stored(backend) == [first.json()["id"]]
+
+
+async def test_an_upload_whose_file_was_deleted_runs_anew_with_its_key(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        request = form(PURPOSE, file())
+        headers = request["headers"] | {"idempotency-key": "once"}
+
+        async def send() -> httpx.Response:
+            return await client.post("/v1/files", content=request["content"], headers=headers)
+
+        first = (await send()).json()["id"]
+        await client.delete(f"/v1/files/{first}")
+        after = await asyncio.gather(*(send() for _ in range(4)))
+        [second] = {reply.json()["id"] for reply in after}
+
+        assert second != first
+        assert sum("idempotent-replayed" not in reply.headers for reply in after) == 1
+        assert (await client.get(f"/v1/files/{second}")).status_code == 200
+        assert stored(backend) == [second]
 
 
 async def test_uploads_at_once_with_one_idempotency_key_are_one_file(tmp_path: Path) -> None:

@@ -142,6 +142,20 @@ def test_an_answer_ends_with_its_time_and_its_row_goes_with_the_next(
     assert kept(database) == 2
 
 
+def test_an_answer_that_is_forgotten_is_not_one_that_was_made_since(
+    database: Database, answers: IdempotentAnswers
+) -> None:
+    settle(answers, "a")
+    answers.forget(SCOPE, body=b"a")
+    assert settle(answers, "b") == Settled(200, b"b")
+
+    # Whoever else found out about the first is late.
+    answers.forget(SCOPE, body=b"a")
+
+    assert settle(answers, "c") == Settled(200, b"b", replayed=True)
+    assert written(database) == ["a", "b"]
+
+
 def test_without_a_key_every_request_writes(database: Database, answers: IdempotentAnswers) -> None:
     settle(answers, "a", scope=None)
     settle(answers, "b", scope=None)
