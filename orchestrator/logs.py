@@ -109,6 +109,8 @@ def _route_libraries() -> None:
         logger.setLevel(logging.WARNING)
         logger.handlers.clear()
         logger.propagate = True
+    # A form that cannot be read is its sender's mistake, and answered as such.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False

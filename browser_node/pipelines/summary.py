@@ -57,7 +57,7 @@ class SummaryPipeline:
     def plan(self, task: Task) -> Plan:
         """Return a sequence a sentence, none if there is no choice to make; raises `InputError`."""
         tokens = counted(self._manifest, self._tokenizer, task.input)
-        units = tuple(splitter.merged(splitter.split(task.input), limit=MAX_SENTENCES))
+        units = _units(task.input)
         wanted = _Wanted(
             units=units,
             tokens=tuple(self._tokenizer.count(unit) - 2 for unit in units),
@@ -115,6 +115,20 @@ class SummaryPipeline:
             if fit:
                 return starts[fit - 1]
         return ""
+
+
+def is_cut(text: str, summary: str) -> bool:
+    """Return whether ``summary`` is only the start of a sentence of ``text``, for want of tokens.
+
+    Then no sentence was short enough to be taken whole, so that none can be what it begins with.
+    """
+    units = _units(text)
+    return bool(units) and not summary.startswith(units)
+
+
+def _units(text: str) -> tuple[str, ...]:
+    """Return what is taken or left as a whole: sentences, of a very long text several at a time."""
+    return tuple(splitter.merged(splitter.split(text), limit=MAX_SENTENCES))
 
 
 def default_count(available: int) -> int:

@@ -1,8 +1,9 @@
 """The public API as one ASGI callable: routes, keys, errors, CORS, log; no framework on the way.
 
-Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests at
-once and per minute (429), the Idempotency-Key (400), the body (415, 413, 409, 400), the model (404,
-400, 420), tokens per minute (429), the queues (503).
+Order of refusals: unknown path (404), wrong method (405), key (401), requests at once and per
+minute (429), revoked key (401), project (403), the Idempotency-Key (400), the body (415, 413, 409,
+400), the model (404, 400, 420), tokens per minute (429), the queues (503). Unknown paths and wrong
+methods count as requests of their key, and beyond its limit are answered 429.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ from orchestrator.api.routes import Route, Routes
 from orchestrator.api.streaming import send_stream
 from orchestrator.api.watch import Watch, Watches
 from orchestrator.clock import Clock
-from orchestrator.errors import ApiError, InternalError, RequestTimeout
+from orchestrator.errors import (
+    ApiError,
+    InternalError,
+    Overloaded,
+    RequestTimeout,
+    Unauthorized,
+)
 from orchestrator.settings import Settings
 from orchestrator.storage.idempotent import Scope as KeyScope
 
@@ -171,17 +178,15 @@ class PublicApi:
         try:
             route = self._route(exchange, scope)
         except ApiError:
-            # Its limits, and the log, are to be seen of this answer too.
-            with contextlib.suppress(ApiError):
-                exchange.principal = self._gate.recognise(sent) or await self._gate.identify(sent)
+            await self._count_stray(exchange)
             raise
         principal = self._gate.recognise(sent) or await self._gate.identify(sent)
         exchange.principal = principal
-        self._gate.check(principal, sent)
         self._gate.enter(principal)
         watch, turn = self._watches.start(receive), None
         try:
             self._limits.admit(principal)
+            self._gate.check(principal, sent)
             if scope["method"] == "POST":
                 if KEY_HEADER in sent:
                     exchange.scope = KeyScope(
@@ -230,6 +235,17 @@ class PublicApi:
                 turn.release()
             self._watches.stop(watch)
             self._gate.leave(principal, exchange.held_bytes)
+
+    async def _count_stray(self, exchange: Exchange) -> None:
+        """Count a request that no route takes as any other of its key, if that is known.
+
+        Raises `errors.RateLimited`: each is a row of the log, too.
+        """
+        with contextlib.suppress(Unauthorized, Overloaded):
+            sent = exchange.headers
+            exchange.principal = self._gate.recognise(sent) or await self._gate.identify(sent)
+        if exchange.principal is not None:
+            self._limits.admit(exchange.principal)
 
     def _route(self, exchange: Exchange, scope: Scope) -> Route:
         route, name, label = self._routes.find(scope["method"], scope["path"])

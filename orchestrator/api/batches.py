@@ -167,12 +167,12 @@ class BatchesRoutes:
 
     async def retrieve(self, exchange: Exchange, body: bytes) -> Reply:
         """Answer with a batch as it is now."""
-        row = await self._service.retrieve(exchange.project_id, _named(exchange))
+        row = await self._service.retrieve(exchange.project_id, exchange.name)
         return replies.encode(shown(row))
 
     async def cancel(self, exchange: Exchange, body: bytes) -> Reply:
         """Start no more lines of a batch."""
-        row = await self._service.cancel(exchange.project_id, _named(exchange))
+        row = await self._service.cancel(exchange.project_id, exchange.name)
         return replies.encode(shown(row))
 
 
@@ -236,12 +236,6 @@ def parse_query(raw: bytes) -> BatchesQuery:
     # Long ones are cut before they are read: a number may have thousands of digits.
     clamped = min(max(int(limit[:10]), 1), PAGE_MAX)
     return BatchesQuery(limit=clamped, after=asked.get("after") or None)
-
-
-def _named(exchange: Exchange) -> str:
-    if not exchange.name:
-        raise BadRequest("The batch's id is missing in the path: /v1/batches/{batch_id}.")
-    return exchange.name
 
 
 def _second(moment: float | None) -> int | None:

@@ -13,9 +13,16 @@ import msgspec
 from msgspec import Meta
 
 from orchestrator.api.misfits import misfit, not_json
+from orchestrator.errors import BadRequest
 
 _T = TypeVar("_T")
 
+# Nobody else has a turn while a body is read: one that is mostly brackets or commas takes half a
+# second. So many arrays and objects, or values, take a tenth of that. (2,048 token arrays of 512
+# would be a million values.)
+_LARGE_BYTES: Final = 256 << 10
+_BRACKETS_MAX: Final = 200_000
+_COMMAS_MAX: Final = 1_100_000
 # Messages of a conversation, parts of a message.
 _PIECES_MAX: Final = 2_048
 
@@ -93,14 +100,20 @@ class StreamOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields
     include_usage: Annotated[
         bool | None, Meta(description="One more chunk before the end, with the usage.")
     ] = None
-    include_obfuscation: bool | None = None
+    include_obfuscation: Annotated[bool | None, _IDLE] = None
+
+
+class ResponsesStreamOptions(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The last event of a streamed response has the usage, whether it is asked for or not."""
+
+    include_obfuscation: Annotated[bool | None, _IDLE] = None
 
 
 class Reasoning(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Of models that reason; the task models do not."""
 
     effort: Effort | None = None
-    summary: str | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
     context: Annotated[Any, _IDLE] = None
     generate_summary: Annotated[Any, _IDLE] = None
     mode: Annotated[Any, _IDLE] = None
@@ -112,7 +125,10 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     model: ModelName
     input: Annotated[
         str | Annotated[list[Message], Meta(max_length=_PIECES_MAX)],
-        Meta(description="A text of 1 to 131,072 characters, or messages."),
+        Meta(
+            description="A text of 1 to 131,072 characters, or messages.",
+            extra_json_schema={"minLength": 1, "minItems": 1},
+        ),
     ]
     background: Annotated[
         bool | None,
@@ -147,7 +163,9 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = None
     store: Annotated[bool | None, Meta(description="Nothing is stored, whatever is sent.")] = None
     stream: Annotated[bool | None, Meta(description="Answer with server-sent events.")] = None
-    stream_options: Annotated[StreamOptions | None, Meta(description="With `stream` only.")] = None
+    stream_options: Annotated[
+        ResponsesStreamOptions | None, Meta(description="With `stream` only.")
+    ] = None
     temperature: Temperature | None = None
     text: Annotated[TextOptions | None, _TEXT_ONLY] = None
     tool_choice: Annotated[ToolChoice | None, _NO_CHOICE] = None
@@ -172,9 +190,9 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audio: Annotated[Any, _TEXT_ONLY] = None
     categories: Categories | None = None
     frequency_penalty: Penalty | None = None
-    function_call: Annotated[Any, _IDLE] = None
+    function_call: Annotated[Literal["none", "auto"] | dict[str, Any] | None, _NO_CHOICE] = None
     functions: Annotated[list[Any] | None, _EMPTY] = None
-    logit_bias: Annotated[dict[str, float] | None, _IDLE] = None
+    logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None, _IDLE] = None
     logprobs: Annotated[bool | None, _UNTOLD] = None
     max_completion_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
@@ -223,7 +241,8 @@ class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         str | list[str | int | list[int]],
         Meta(
             description="A text, texts, the token ids of a text, or those of several, in the"
-            " vocabulary of the model."
+            " vocabulary of the model.",
+            extra_json_schema={"minLength": 1, "minItems": 1},
         ),
     ]
     dimensions: Annotated[
@@ -291,9 +310,29 @@ GLINER: Final = msgspec.json.Decoder(GlinerBody)
 
 def parse(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     """Return what ``body`` holds; raises `BadRequest` with what is wrong and where."""
+    if len(body) > _LARGE_BYTES:
+        _check_values(body)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise misfit(str(error), body, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise not_json(error, body) from None
+
+
+def _check_values(body: bytes) -> None:
+    """Raise `BadRequest` for a body of too many values; those in its texts are not told apart."""
+    brackets = body.count(b"[") + body.count(b"{")
+    if brackets > _BRACKETS_MAX:
+        raise BadRequest(
+            f"The body has {brackets:,} opening brackets and braces; at most {_BRACKETS_MAX:,} are"
+            " read. Split it into several requests.",
+            code="invalid_value",
+        )
+    commas = body.count(b",")
+    if commas > _COMMAS_MAX:
+        raise BadRequest(
+            f"The body has {commas:,} commas; at most {_COMMAS_MAX:,} are read. Split it into"
+            " several requests.",
+            code="invalid_value",
+        )

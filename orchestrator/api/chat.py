@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
 import msgspec
@@ -13,7 +13,7 @@ from orchestrator.api.asgi import error_body
 from orchestrator.api.bodies import CHAT, ChatBody, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference, Pieces
-from orchestrator.api.options import check_chat, text_params, was_cut
+from orchestrator.api.options import check_chat, echoed, text_params, was_cut
 from orchestrator.api.replies import (
     JSON,
     WORDS,
@@ -60,8 +60,8 @@ class ChatRoute:
         text = conversation_text(asked.messages, param="messages")
         params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
 
-        def ended(output: str) -> Literal["stop", "length"]:
-            return "length" if was_cut(text, output, max_tokens) else "stop"
+        async def ended(output: str) -> Literal["stop", "length"]:
+            return "length" if await was_cut(text, output, params) else "stop"
 
         if asked.stream:
             pieces = await self._inference.stream(
@@ -79,7 +79,7 @@ class ChatRoute:
         output = answer.output.decode()
         counted = model.counter.count_output_now(output)
         exchange.output_tokens = counted or await model.counter.count_output(output)
-        return whole_completion(exchange, asked, output, ended(output))
+        return whole_completion(exchange, asked, output, await ended(output))
 
 
 def whole_completion(
@@ -108,7 +108,7 @@ def whole_completion(
             model=asked.model,
             choices=(Choice(message=ChatMessage(content=output), finish_reason=ended),),
             usage=_usage(exchange),
-            metadata=asked.metadata,
+            metadata=echoed(asked.metadata),
         )
     )
 
@@ -118,7 +118,7 @@ async def _chunks(
     asked: ChatBody,
     pieces: Pieces,
     *,
-    ended: Callable[[str], Literal["stop", "length"]],
+    ended: Callable[[str], Awaitable[Literal["stop", "length"]]],
 ) -> AsyncGenerator[bytes]:
     wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
 
@@ -144,7 +144,9 @@ async def _chunks(
             yield opening + before + orjson.dumps(piece) + after
             opening = b""
         await pieces.aclose()
-        closing = opening + chunk(ChunkChoice(delta=ChunkDelta(), finish_reason=ended(pieces.text)))
+        closing = opening + chunk(
+            ChunkChoice(delta=ChunkDelta(), finish_reason=await ended(pieces.text))
+        )
         if wants_usage:
             closing += chunk(usage=_usage(exchange))
         yield closing + b"data: [DONE]\n\n"

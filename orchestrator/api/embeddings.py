@@ -101,8 +101,8 @@ def _check_form(asked: EmbeddingsBody, model: Model) -> None:
     dimensions = model.manifest.dimensions
     if asked.dimensions not in {None, dimensions}:
         raise BadRequest(
-            f"dimensions is {asked.dimensions}; vectors of {model.id} have {dimensions}, and a"
-            " shorter one would not mean the same: leave it out.",
+            f"dimensions is {asked.dimensions:,}; vectors of {model.id} have {dimensions}, and"
+            " cannot be made shorter or longer: leave it out.",
             code="unsupported_parameter",
             param="dimensions",
         )

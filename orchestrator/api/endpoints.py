@@ -113,7 +113,8 @@ INFERENCE: Final = (
         path="/v1/moderations",
         tag="Inference",
         summary="Find harmful content",
-        description="Thirteen categories. OpenAI's model names mean the one that is here.",
+        description="Thirteen categories. OpenAI's model names mean `zlm-v1-moderation-edge`; where"
+        " `GET /v1/models` does not list it, the answer is 404 `model_not_found`.",
         request=bodies.ModerationsBody,
         reply=replies.ModerationReply,
         errors=_INFERENCE,
@@ -146,7 +147,8 @@ INFERENCE: Final = (
         path="/gliner",
         tag="Tasks",
         summary="Find entities of given kinds",
-        description="Not batchable.",
+        description="Not batchable. Where `GET /v1/models` lists no model for this route, the"
+        " answer is 404 `model_not_found`.",
         request=bodies.GlinerBody,
         reply=replies.ExtractionReply,
         errors=_INFERENCE,

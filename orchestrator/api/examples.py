@@ -145,8 +145,15 @@ _DECISION: Final = DecisionRow(
 _CHAT_STREAM: Final = f"""\
 data: {{"id":"chatcmpl-{_REQUEST}","object":"chat.completion.chunk","created":{_AT},"model":\
 "{_SUMMARY}","service_tier":"default","system_fingerprint":null,"choices":[{{"index":0,"delta":\
-{{"role":"assistant","content":"The ferry was late."}},"logprobs":null,"finish_reason":null}}],\
-"usage":null}}
+{{"role":"assistant","content":""}},"logprobs":null,"finish_reason":null}}]}}
+
+data: {{"id":"chatcmpl-{_REQUEST}","object":"chat.completion.chunk","created":{_AT},"model":\
+"{_SUMMARY}","service_tier":"default","system_fingerprint":null,"choices":[{{"index":0,"delta":\
+{{"content":"The ferry was late."}},"logprobs":null,"finish_reason":null}}]}}
+
+data: {{"id":"chatcmpl-{_REQUEST}","object":"chat.completion.chunk","created":{_AT},"model":\
+"{_SUMMARY}","service_tier":"default","system_fingerprint":null,"choices":[{{"index":0,"delta":\
+{{}},"logprobs":null,"finish_reason":"stop"}}]}}
 
 data: [DONE]
 """
@@ -218,6 +225,7 @@ EXAMPLES: Final[Mapping[str, Examples]] = {
             created=_AT,
             model=_SUMMARY,
             summary="The ferry was late.",
+            finish_reason="stop",
             usage=_USAGE,
         ),
     ),

@@ -50,8 +50,9 @@ class Gate:
                 "This API key was revoked. Create another with `zerogpu keys create`.",
                 code="revoked_api_key",
             )
-        project = headers.get(b"x-project-id")
-        if project is not None and project.strip() != principal.project_id.encode():
+        # Empty where a script's variable was: as if it had not come.
+        project = headers.get(b"x-project-id", b"").strip()
+        if project and project.lower() != principal.project_id.lower().encode():
             raise Forbidden(
                 "This API key does not belong to the project that x-project-id names. Leave the"
                 " header out, or send the key's own project."
@@ -103,7 +104,8 @@ def _presented_key(headers: Mapping[bytes, bytes]) -> bytes:
         raise _unknown_key()
     if not api_key:
         raise Unauthorized(
-            "No API key came with the request. Send it in the x-api-key header.",
+            "No API key came with the request. Send it as `x-api-key: …` or as `Authorization:"
+            " Bearer …`.",
             code="missing_api_key",
         )
     return api_key

@@ -12,6 +12,7 @@ import msgspec
 from orchestrator.errors import BadRequest
 
 _SHOWN_MAX_CHARS: Final = 40
+_BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
 _AT: Final = re.compile(r" - at `\$(?P<path>.*)`$", re.DOTALL)
 _STEP: Final = re.compile(r"\.(?P<name>\w+)|\[(?P<at>\d+)\]")
@@ -68,7 +69,8 @@ def misfit(message: str, body: bytes, type_: Any) -> BadRequest:
     """Turn msgspec's ``message`` on a ``body`` of ``type_`` into one for a customer."""
     found = _AT.search(message)
     path = found["path"] if found else ""
-    param = path.removeprefix(".")
+    # What stands in an object by a name of the customer's own is not told which it is.
+    param = path.removeprefix(".").removesuffix("[...]")
     subject = param or "The body"
     if missing := _MISSING.match(message):
         name = f"{param}.{missing['name']}" if param else missing["name"]
@@ -88,6 +90,8 @@ def misfit(message: str, body: bytes, type_: Any) -> BadRequest:
         wanted = [name for name in expected["wanted"].split(" | ") if name != "null"]
         allowed = " or ".join(_NAMES.get(name, name) for name in wanted)
         got = _NAMES.get(expected["got"], expected["got"])
+        if expected["got"] == "float" and "int" in wanted:
+            got = "one with a decimal point"
         return BadRequest(
             f"{subject} must be {allowed}, not {got}.", code="invalid_type", param=param or None
         )
@@ -102,6 +106,21 @@ def misfit(message: str, body: bytes, type_: Any) -> BadRequest:
 
 def not_json(error: Exception, body: bytes) -> BadRequest:
     """Return what is wrong with a ``body`` that no JSON can be read from."""
+    if not body.strip():
+        return BadRequest(
+            "The body is empty. Send a JSON object with content-type application/json.",
+            code="invalid_json",
+        )
+    if body.startswith(_BYTE_ORDER_MARK):
+        return BadRequest(
+            "The body begins with a byte order mark. Send UTF-8 without one.", code="invalid_json"
+        )
+    if isinstance(error, RecursionError):
+        return BadRequest(
+            "The body is nested too deeply: no request needs arrays and objects within each other"
+            " more than a few levels deep.",
+            code="invalid_json",
+        )
     if isinstance(error, UnicodeDecodeError):
         # The decoder counts from the start of a string in it.
         try:

@@ -44,7 +44,7 @@ class ModerationsRoute:
         name = DEFAULT_MODEL if asked.model is None or asked.model in _ALIASES else asked.model
         texts, names = self._texts(asked.input)
         threshold = _threshold((asked.metadata or {}).get("threshold"))
-        model = self._inference.model(exchange, name)
+        model = self._inference.model(exchange, name, asked=asked.model)
         answers = await self._inference.answer(exchange, model, texts, names=names, params={})
         results = [moderation(_SCORES.decode(one.output), threshold) for one in answers]
         return encode(

@@ -45,7 +45,8 @@ the server does not know 421. 408, 429 and 5xx are worth another try, after `ret
 where that comes along.
 
 A POST with an `Idempotency-Key` is answered once: sent again with the same body it gets the same \
-answer. Answers made for a key are `cache-control: no-store`, but for the list of models."""
+answer while that is kept, 24 hours at most. Answers made for a key are `cache-control: no-store`, \
+but for models and the content of files."""
 _STATUSES: Final[Mapping[int, str]] = {
     400: "The request does not say what it must, or says what is not possible.",
     401: "No key, or not a good one.",
@@ -119,7 +120,9 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
         "name": "idempotency-key",
         "in": "header",
         "description": "1 to 255 printable ASCII characters, such as a UUID. The same request sent"
-        " again with it is not run again; kept for 24 hours.",
+        " again with it is answered the same and not run again, for up to 24 hours: memory for"
+        " answers is bounded, one longer than 1 MiB is not kept, and a restart forgets all but"
+        " those of uploads and new batches.",
         "schema": {"type": "string", "pattern": "^[\\x20-\\x7e]{1,255}$"},
     },
     "if-none-match": {

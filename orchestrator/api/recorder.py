@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.metrics import Metrics
+from orchestrator.domain.model import KeyId
 from orchestrator.storage.request_log import RequestLog
+
+TOO_MANY: Final = 429
+# Of what a key is refused for too many requests: limits would not bound the log otherwise.
+REFUSAL_ROWS_EVERY_S: Final = 1.0
+_KEYS_KEPT: Final = 10_000
 
 
 class Recorder:
@@ -18,6 +25,7 @@ class Recorder:
         self._log = log
         self._metrics = metrics
         self._monotonic = monotonic
+        self._refused_at: dict[KeyId, float] = {}
 
     def record(self, exchange: Exchange, status: int, code: str | None) -> None:
         """Count and log one exchange, whatever its route and however it ended."""
@@ -28,7 +36,7 @@ class Recorder:
             self._metrics.billed(exchange.model, exchange.input_tokens, exchange.output_tokens)
         principal = exchange.principal
         # Without a key there is no project whose log it could be, and strangers could fill a disk.
-        if principal is None:
+        if principal is None or (status == TOO_MANY and self._was_just_told(principal.key_id)):
             return
         self._log.append(
             (
@@ -48,3 +56,13 @@ class Recorder:
                 code,
             )
         )
+
+    def _was_just_told(self, key_id: KeyId) -> bool:
+        """Whether a refusal of this key got its row less than `REFUSAL_ROWS_EVERY_S` ago."""
+        now = self._monotonic()
+        if now - self._refused_at.get(key_id, -REFUSAL_ROWS_EVERY_S) < REFUSAL_ROWS_EVERY_S:
+            return True
+        if len(self._refused_at) >= _KEYS_KEPT:
+            self._refused_at.clear()
+        self._refused_at[key_id] = now
+        return False

@@ -100,6 +100,7 @@ class TextReply(Reply, frozen=True, kw_only=True):
 
 
 class InputDetails(Reply, frozen=True, kw_only=True):
+    cache_write_tokens: int = 0
     cached_tokens: int = 0
 
 
@@ -160,7 +161,9 @@ class ResponseReply(Reply, frozen=True, kw_only=True):
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     user: str | None
-    metadata: dict[str, Any]
+    metadata: Annotated[
+        dict[str, str], Meta(description="The request's; what was no string there, as its JSON.")
+    ]
 
 
 # ── /v1/chat/completions ─────────────────────────────────────────────────────────────────────────
@@ -210,8 +213,8 @@ class ChatCompletion(Reply, frozen=True, kw_only=True):
     service_tier: Literal["default"] = "default"
     system_fingerprint: None = None
     metadata: Annotated[
-        dict[str, Any] | msgspec.UnsetType,
-        Meta(description="The request's, if it had some; in a whole answer, not in a stream."),
+        dict[str, str] | msgspec.UnsetType,
+        Meta(description="As in a response, if there is some; in a whole answer, not in a stream."),
     ] = msgspec.UNSET
 
 
@@ -324,6 +327,10 @@ class SummaryReply(Reply, frozen=True, kw_only=True):
     created: UnixTime
     model: str
     summary: str
+    finish_reason: Annotated[
+        Literal["stop", "length"],
+        Meta(description="`length` where `max_tokens` ended it inside a sentence."),
+    ]
     usage: TaskUsage
 
 

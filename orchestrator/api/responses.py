@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
 import orjson
@@ -11,7 +11,7 @@ from orchestrator.api import sse
 from orchestrator.api.bodies import RESPONSES, ResponsesBody, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference, Pieces
-from orchestrator.api.options import check_responses, limit_of, text_params, was_cut
+from orchestrator.api.options import check_responses, echoed, limit_of, text_params, was_cut
 from orchestrator.api.replies import (
     JSON,
     WORDS,
@@ -28,10 +28,12 @@ from orchestrator.api.replies import (
     value,
 )
 from orchestrator.api.reply import Reply, Streamed
-from orchestrator.api.texts import check_not_empty, conversation_text
+from orchestrator.api.texts import check_not_blank, conversation_text
 from orchestrator.clock import Clock
 from orchestrator.errors import ApiError
 from orchestrator.storage.token_counter import Limit
+
+Ended = Literal["completed", "incomplete"]
 
 # A completed answer to a request with nothing that it would echo: each piece is named for what
 # comes after it.
@@ -84,13 +86,17 @@ class ResponsesRoute:
         text = _text(asked)
         params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
         limit = limit_of(model, asked.truncation)
+
+        async def ended(output: str) -> Ended:
+            return "incomplete" if await was_cut(text, output, params) else "completed"
+
         if asked.stream:
-            envelope = Envelope(exchange, asked, limit, self._clock, source=text)
+            envelope = Envelope(exchange, asked, limit, self._clock)
             pieces = await self._inference.stream(
                 exchange, model, text, name="input", params=params, limit=limit
             )
             return Streamed(
-                sse.CONTENT_TYPE, _events(envelope, pieces), sse.HEADERS, tells_errors=True
+                sse.CONTENT_TYPE, _events(envelope, pieces, ended), sse.HEADERS, tells_errors=True
             )
         answer = await self._inference.answer_one(
             exchange, model, text, name="input", params=params, limit=limit
@@ -98,10 +104,10 @@ class ResponsesRoute:
         output = answer.output.decode()
         counted = model.counter.count_output_now(output)
         exchange.output_tokens = counted or await model.counter.count_output(output)
-        if echoes_nothing(asked) and not was_cut(text, output, max_tokens):
+        if echoes_nothing(asked):
             return completed_response(exchange, asked, limit, self._clock, output)
-        envelope = Envelope(exchange, asked, limit, self._clock, source=text)
-        return encode(envelope.whole(envelope.ended(output), output))
+        envelope = Envelope(exchange, asked, limit, self._clock)
+        return encode(envelope.whole(await ended(output), output))
 
 
 def completed_response(
@@ -133,6 +139,7 @@ def echoes_nothing(asked: ResponsesBody) -> bool:
     echoed = (
         asked.instructions,
         asked.max_output_tokens,
+        asked.max_tokens,
         asked.max_tool_calls,
         asked.parallel_tool_calls,
         asked.prompt_cache_key,
@@ -152,19 +159,13 @@ class Envelope:
     """What is the same in every state of a response."""
 
     def __init__(
-        self, exchange: Exchange, asked: ResponsesBody, limit: Limit, clock: Clock, *, source: str
+        self, exchange: Exchange, asked: ResponsesBody, limit: Limit, clock: Clock
     ) -> None:
         self.exchange = exchange
         self.item_id = f"msg_{exchange.number}"
         self._asked = asked
         self._truncation: Literal["auto", "disabled"] = "auto" if limit.cuts else "disabled"
         self._clock = clock
-        self._source = source
-
-    def ended(self, text: str) -> Literal["completed", "incomplete"]:
-        """Return how a response with this ``text`` has ended."""
-        max_tokens = self._asked.max_output_tokens or self._asked.max_tokens
-        return "incomplete" if was_cut(self._source, text, max_tokens) else "completed"
 
     def whole(
         self,
@@ -191,7 +192,7 @@ class Envelope:
             incomplete_details=Incomplete() if status == "incomplete" else None,
             error=None if error is None else ResponseError(code=error.code, message=error.message),
             instructions=asked.instructions,
-            max_output_tokens=asked.max_output_tokens,
+            max_output_tokens=asked.max_output_tokens or asked.max_tokens,
             max_tool_calls=asked.max_tool_calls,
             model=asked.model,
             output=() if text is None else (self.message(text, status=_of_message(status)),),
@@ -209,7 +210,7 @@ class Envelope:
             truncation=self._truncation,
             usage=usage if ended else None,
             user=asked.user,
-            metadata=asked.metadata or {},
+            metadata=echoed(asked.metadata),
         )
 
     def message(
@@ -222,7 +223,9 @@ class Envelope:
         return OutputMessage(id=self.item_id, status=status, content=content)
 
 
-async def _events(envelope: Envelope, pieces: Pieces) -> AsyncGenerator[bytes]:
+async def _events(
+    envelope: Envelope, pieces: Pieces, ended: Callable[[str], Awaitable[Ended]]
+) -> AsyncGenerator[bytes]:
     """Yield the events of a response with one message of one part, in OpenAI's order."""
     number = 0
 
@@ -250,7 +253,7 @@ async def _events(envelope: Envelope, pieces: Pieces) -> AsyncGenerator[bytes]:
             opening = b""
         await pieces.aclose()
         text = pieces.text
-        status, part = envelope.ended(text), OutputText(text=text)
+        status, part = await ended(text), OutputText(text=text)
         yield (
             opening
             + event(
@@ -279,12 +282,12 @@ async def _events(envelope: Envelope, pieces: Pieces) -> AsyncGenerator[bytes]:
 
 def _of_message(
     status: Literal["completed", "failed", "in_progress", "incomplete"],
-) -> Literal["completed", "incomplete"]:
+) -> Ended:
     return "completed" if status == "completed" else "incomplete"
 
 
 def _text(asked: ResponsesBody) -> str:
     if not isinstance(asked.input, str):
         return conversation_text(asked.input, param="input")
-    check_not_empty(asked.input, "input")
+    check_not_blank(asked.input, "input")
     return asked.input

@@ -86,8 +86,8 @@ class Routes:
 def _named(pattern: _Pattern, path: str) -> str | None:
     """Return what stands in ``path`` for the placeholder; None where it does not fit."""
     before, after = pattern.before, pattern.after
-    # Shorter than both together, their ends would overlap.
-    if len(path) < len(before) + len(after):
+    # No longer than both together, it names nothing, or their ends overlap.
+    if len(path) <= len(before) + len(after):
         return None
     if not path.startswith(before) or not path.endswith(after):
         return None

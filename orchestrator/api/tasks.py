@@ -10,6 +10,7 @@ import msgspec
 from orchestrator.api.bodies import CLASSIFY, GLINER, SUMMARY, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference
+from orchestrator.api.options import was_cut
 from orchestrator.api.replies import (
     ClassificationReply,
     ExtractionReply,
@@ -17,6 +18,7 @@ from orchestrator.api.replies import (
     TaskUsage,
     encode,
 )
+from orchestrator.api.texts import check_not_blank
 from orchestrator.domain.model import ParamValue
 from orchestrator.storage.catalogue import Model
 
@@ -35,13 +37,14 @@ class TaskRoutes:
             params["sentences"] = asked.sentences
         if asked.max_tokens is not None:
             params["max_tokens"] = asked.max_tokens
-        output = await self._run(exchange, model, asked.text, params)
+        summary = (await self._run(exchange, model, asked.text, params)).decode()
         return encode(
             SummaryReply(
                 id=exchange.request_id,
                 created=int(exchange.ts),
-                model=model.id,
-                summary=output.decode(),
+                model=asked.model or model.id,
+                summary=summary,
+                finish_reason="length" if await was_cut(asked.text, summary, params) else "stop",
                 usage=_usage(exchange),
             )
         )
@@ -54,7 +57,7 @@ class TaskRoutes:
             ClassificationReply(
                 id=exchange.request_id,
                 created=int(exchange.ts),
-                model=model.id,
+                model=asked.model or model.id,
                 result=msgspec.json.decode(output),
                 usage=_usage(exchange),
             )
@@ -72,7 +75,7 @@ class TaskRoutes:
             ExtractionReply(
                 id=exchange.request_id,
                 created=int(exchange.ts),
-                model=model.id,
+                model=asked.model or model.id,
                 result=msgspec.json.decode(output),
                 usage=_usage(exchange),
             )
@@ -81,6 +84,7 @@ class TaskRoutes:
     async def _run(
         self, exchange: Exchange, model: Model, text: str, params: dict[str, ParamValue]
     ) -> bytes:
+        check_not_blank(text, "text")
         answer = await self._inference.answer_one(exchange, model, text, name="text", params=params)
         exchange.output_tokens = await model.counter.count_output(answer.output.decode())
         return answer.output

@@ -21,7 +21,10 @@ def conversation_text(messages: Sequence[Message], *, param: str) -> str:
     """Join what is said; raises `BadRequest` naming the part that is not text, or if nothing is."""
     said = []
     for index, message in enumerate(messages):
-        if message.role not in _DIRECTING and (text := _text(message, param, index)):
+        if message.role in _DIRECTING:
+            continue
+        text = _text(message, param, index)
+        if text and not text.isspace():
             said.append(text)
     if not said:
         raise BadRequest(
@@ -80,6 +83,16 @@ def check_not_empty(text: str, name: str) -> None:
     if not text:
         raise BadRequest(
             f"{name} is empty; it must have at least one character.",
+            code="invalid_value",
+            param=name,
+        )
+
+
+def check_not_blank(text: str, name: str) -> None:
+    """Raise `BadRequest` for a text that holds nothing but white space."""
+    if not text or text.isspace():
+        raise BadRequest(
+            f"{name} holds no text to work on: it is empty, or white space only.",
             code="invalid_value",
             param=name,
         )

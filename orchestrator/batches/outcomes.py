@@ -5,9 +5,10 @@
 | 2xx | a line of the output file |
 | 503 (no one can take it, or did in time), 429 | again after a pause of the batch: it was no try |
 | 408, 409, other 5xx | again, after a wait that doubles; after the last try ``internal_error`` |
-| anything else | a line of the error file, with the code in `_CODES` |
+| 400, 420 (too long), 404, 401 (the key is gone) | a line of the error file |
 
-The older codes of the public documentation are kept as a mark in front of the message.
+No limit applies to a line that runs, and its size was checked with the file: there are no codes for
+that. The older codes of the public documentation are kept as a mark in front of the message.
 """
 
 from __future__ import annotations
@@ -27,19 +28,12 @@ from orchestrator.errors import (
     ShuttingDown,
 )
 
-INSUFFICIENT_QUOTA: Final = "insufficient_quota"
 # A line can wait in the queue until its deadline: it need not be the line that is slow.
 _NOBODY_TRIED: Final = (NoCapacity, Overloaded, ShuttingDown, DeadlineExceeded)
 # NEL, LINE SEPARATOR, PARAGRAPH SEPARATOR: in JSON they stand raw inside strings only.
 _LINE_ENDS: Final = tuple(
     (char.encode(), b"\\u%04x" % ord(char)) for char in ("\x85", "\u2028", "\u2029")
 )
-_CODES: Final = {
-    401: "authentication_error",
-    403: "authentication_error",
-    404: "not_found_error",
-    413: "request_too_large",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +49,7 @@ class LineOutcome:
     def nobody_tried(self) -> bool:
         """Whether the line met no one who could take it: that says nothing about the line."""
         error = self.error
-        if isinstance(error, _NOBODY_TRIED):
-            return True
-        return error is not None and error.status == 429 and error.code != INSUFFICIENT_QUOTA
+        return isinstance(error, _NOBODY_TRIED) or (error is not None and error.status == 429)
 
     @property
     def worth_another_try(self) -> bool:
@@ -120,16 +112,12 @@ def _told(error: ApiError, tries: int) -> tuple[str, str]:
         return "authentication_error", f"[legacy:api_key_unavailable] {error.message}"
     if isinstance(error, ContextLengthExceeded) or error.code == "context_length_exceeded":
         return "context_length_exceeded", f"[legacy:http_400] {error.message}"
-    if error.status == 429:
-        if error.code == INSUFFICIENT_QUOTA:
-            return INSUFFICIENT_QUOTA, f"[legacy:http_429] {error.message}"
-        return "rate_limit_exceeded", error.message
     if error.status in {408, 409} or error.status >= 500:
         return "internal_error", (
             f"[legacy:retries_exhausted] The line failed after {tries} attempts; the last one"
             f" ended with status {error.status}: {error.message}"
         )
-    code = _CODES.get(error.status, "invalid_request_error")
+    code = "not_found_error" if error.status == 404 else "invalid_request_error"
     return code, f"[legacy:http_{error.status}] {error.message}"
 
 

@@ -14,7 +14,13 @@ from browser_node.pipelines import InputError, Pipeline, Streaming, build
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.embeddings import EmbeddingsPipeline
 from browser_node.pipelines.sentences import split
-from browser_node.pipelines.summary import MAX_SENTENCES, SummaryPipeline, default_count, rank
+from browser_node.pipelines.summary import (
+    MAX_SENTENCES,
+    SummaryPipeline,
+    default_count,
+    is_cut,
+    rank,
+)
 from browser_node.protocol import Answer, Params, Task
 from tests.browser_node.arithmetic import DIMENSIONS, WordTokenizer, manifest_of, vector_of
 
@@ -164,6 +170,28 @@ def test_a_sentence_that_does_not_fit_makes_room_for_one_that_does() -> None:
 def test_where_no_sentence_fits_the_best_one_is_cut_between_words() -> None:
     assert summary(SENTENCES[0], max_tokens=4) == "The council closed the"
     assert summary(f"{SENTENCES[0]} {SENTENCES[1]}", max_tokens=3) == "The council closed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        SENTENCES[0],
+        "It cost $500 to repair the bridge. The old (and rusty) ferry left at noon.",
+        'The "old" ferry left the harbour at dawn',
+        "He said: “go home now” and left us — at last.",
+        "Dr. Mrs. Smith went. Mr. Jones did not.",
+        "A heading\n\nA line that\nis wrapped, and goes on. - a point\n- another point",
+        "桥关闭了所以商店担心 and on it goes",
+        "   ",
+        "",
+    ],
+)
+def test_a_summary_is_cut_where_not_one_sentence_fits(text: str) -> None:
+    tokenizer = WordTokenizer()
+    shortest = min((tokenizer.count(unit) - 2 for unit in split(text)), default=0)
+    for allowed in range(1, 20):
+        assert is_cut(text, summary(text, sentences=2, max_tokens=allowed)) is (shortest > allowed)
 
 
 @pytest.mark.parametrize("name", ["sentences", "max_tokens"])

@@ -74,7 +74,7 @@ def test_an_input_is_a_string_or_messages_of_strings_or_parts() -> None:
         ({"model": "m", "input": "x", "max_output_tokens": 0}, "invalid_value",
          "max_output_tokens", "max_output_tokens is 0; it must be at least 1."),
         ([], "invalid_type", None, "The body must be an object, not an array."),
-        (b"", "invalid_json", None, "The body is not valid JSON: input data was truncated."),
+        (b"", "invalid_json", None, "The body is empty."),
         (b'{"model": "m",}', "invalid_json", None, "The body is not valid JSON: JSON is malformed"),
         (b'{"model": "\xff"}', "invalid_json", None, "The body is not UTF-8: byte"),
         (b'{"model":"m","input":"\\ud800 x"}', "invalid_json", None, "The body is not valid JSON"),
@@ -200,3 +200,33 @@ def test_what_is_not_text_is_refused_by_its_place(message: bytes, param: str) ->
         conversation_text(asked.input, param="input")
 
     assert error.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("input_", "found"),
+    [
+        (b"[" + b"[]," * 200_000 + b"[]]", "200,003 opening brackets and braces"),
+        (b"[" + b"{}," * 200_000 + b"{}]", "200,003 opening brackets and braces"),
+        (b"[" + b"1," * 1_100_000 + b"1]", "1,100,001 commas"),
+    ],
+)
+def test_a_body_that_would_take_long_to_read_is_refused_unread(input_: bytes, found: str) -> None:
+    for decoder in (RESPONSES, EMBEDDINGS):
+        error = refusal(decoder, b'{"model":"m","input":%b}' % input_)
+        assert found in error.message
+        assert error.code == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "The body is empty."),
+        (b" \n", "The body is empty."),
+        (b'\xef\xbb\xbf{"model":"m"}', "begins with a byte order mark."),
+        (b'{"metadata":{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}}", "is nested too deeply"),
+        (b'{"model":"m","input":"x","max_tokens":5.5}', "not one with a decimal point"),
+        (b'{"model":"m","input":"x","max_tokens":"5"}', "a whole number, not a string"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_words_of_json(body: bytes, sentence: str) -> None:
+    assert sentence in refusal(RESPONSES, body).message

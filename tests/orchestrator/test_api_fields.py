@@ -37,13 +37,14 @@ def ids(*words: str) -> list[int]:
 
 
 async def test_a_response_echoes_what_was_asked(tmp_path: Path) -> None:
-    async with caller(tmp_path) as (_, client):
+    async with caller(tmp_path) as (backend, client):
+        backend.engine.says = b"The cat sat on the mat."
         asked = {
             "model": SUMMARY,
             "input": [{"role": "developer", "content": "Be brief."},
                       {"role": "user", "content": [{"type": "input_text", "text": TEXT}]}],
             "instructions": "Sum up.",
-            "metadata": {"job": "7", "sentences": 2},
+            "metadata": {"job": "7", "sentences": "2"},
             "max_output_tokens": 50,
             "temperature": 0.5,
             "top_p": 0.9,
@@ -74,7 +75,7 @@ async def test_a_response_echoes_what_was_asked(tmp_path: Path) -> None:
     assert reply["store"] is False
     [item] = reply["output"]
     assert (item["type"], item["role"], item["id"][:4]) == ("message", "assistant", "msg_")
-    assert item["content"][0]["text"] == "The cat sat on the mat"
+    assert item["content"][0]["text"] == "The cat sat on the mat."
 
 
 async def test_a_chat_completion_echoes_metadata_where_the_request_has_some(tmp_path: Path) -> None:
@@ -186,22 +187,88 @@ async def test_a_summary_that_its_longest_output_cut_says_so(tmp_path: Path) -> 
     assert (whole["status"], whole["incomplete_details"]) == ("completed", None)
 
 
+MANY = "A long sentence, one of many, that tells next to nothing at all. " * 100
+
+
 @pytest.mark.parametrize(
-    ("source", "output", "max_tokens", "cut"),
+    ("source", "output", "params", "cut"),
     [
-        ("One two three. Four.", "One two", 2, True),
-        ("One two three. Four.", "One two three.", 5, False),
-        ("One two three", "One two three", 3, False),
-        ("Heading\nText.", "Heading", 3, False),
-        ("One two three.", "One two", None, False),
-        ("One two three.", "", 1, True),
-        ("   ", "", 1, False),
+        ("One two three. Four.", "One two", {"max_tokens": 2}, True),
+        ("One two three. Four.", "One two three.", {"max_tokens": 5}, False),
+        ("It cost $500 to repair.", "It cost", {"max_tokens": 2}, True),
+        ('The "old" ferry left.', 'The "old"', {"max_tokens": 4}, True),
+        ("One two three", "One two three", {"max_tokens": 3}, False),
+        ("Heading\nText.", "Heading", {"max_tokens": 3}, False),
+        ("One two three.", "One two", {}, False),
+        ("One two three.", "", {"max_tokens": 1}, True),
+        # Too long to be looked at on the event loop.
+        (f"{MANY}One two three.", "A long", {"max_tokens": 2}, True),
+        (f"{MANY}One two three.", "One two three.", {"max_tokens": 9}, False),
     ],
 )
-def test_an_output_is_cut_where_its_sentence_goes_on(
-    source: str, output: str, max_tokens: int | None, cut: bool
+async def test_an_output_is_cut_where_its_sentence_goes_on(
+    source: str, output: str, params: dict[str, int], cut: bool
 ) -> None:
-    assert was_cut(source, output, max_tokens) is cut
+    assert await was_cut(source, output, params) is cut
+
+
+async def test_a_summary_of_its_own_route_says_whether_it_was_cut(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        backend.engine.says = b"The cat sat"
+        asked = {"text": "The cat sat on the mat. A dog ran over the whole of it."}
+        cut = (await client.post("/summary", json=asked | {"max_tokens": 3})).json()
+        whole = (await client.post("/summary", json=asked)).json()
+
+    assert (cut["finish_reason"], whole["finish_reason"]) == ("length", "stop")
+
+
+@pytest.mark.parametrize("blank", [" ", "\n\t ", "\u3000"])
+async def test_a_text_of_white_space_is_refused_wherever_a_text_is_worked_on(
+    tmp_path: Path, blank: str
+) -> None:
+    parts = [{"type": "text", "text": blank}, {"type": "text", "text": ""}]
+    async with caller(tmp_path) as (backend, client):
+        for path, body in (
+            ("/v1/responses", {"model": SUMMARY, "input": blank}),
+            ("/v1/responses", {"model": SUMMARY, "input": blank, "stream": True}),
+            ("/v1/chat/completions", {"model": IAB, "messages": [{"content": blank}]}),
+            ("/v1/chat/completions", {"model": IAB, "messages": [{"content": parts}]}),
+            ("/summary", {"text": blank}),
+            ("/usecase/classify/iab", {"text": blank}),
+        ):
+            reply = await client.post(path, json=body)
+            assert reply.status_code == 400, path
+            assert "no text to work on" in error_of(reply)["message"]
+        assert backend.engine.jobs == []
+
+
+async def test_options_in_metadata_are_echoed_as_the_strings_that_clients_expect(
+    tmp_path: Path,
+) -> None:
+    metadata = {"job": "7", "sentences": 2, "labels": ["a", "b"], "schema": {"a": 1}}
+    async with caller(tmp_path) as (_, client):
+        body = {"model": SUMMARY, "metadata": metadata}
+        response = await client.post("/v1/responses", json=body | {"input": TEXT})
+        messages = [{"role": "user", "content": TEXT}]
+        completion = await client.post("/v1/chat/completions", json=body | {"messages": messages})
+
+    for reply in (response, completion):
+        assert reply.json()["metadata"] == {
+            "job": "7",
+            "sentences": "2",
+            "labels": '["a","b"]',
+            "schema": '{"a":1}',
+        }
+
+
+async def test_the_older_name_of_the_longest_output_is_echoed_by_its_newer_one(
+    tmp_path: Path,
+) -> None:
+    async with caller(tmp_path) as (_, client):
+        asked = {"model": SUMMARY, "input": TEXT, "max_tokens": 50}
+        reply = await client.post("/v1/responses", json=asked)
+
+    assert reply.json()["max_output_tokens"] == 50
 
 
 def test_every_field_of_the_sdk_is_known() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 from pathlib import Path
 
 import httpx2 as httpx
 
 from orchestrator.errors import NoCapacity
+from orchestrator.storage.keys import revoke_key
 from tests.orchestrator.fakes import SUMMARY, Backend, caller, error_of
 
 # Ten tokens.
@@ -90,7 +92,28 @@ async def test_too_many_tokens_are_429_before_anything_runs(tmp_path: Path) -> N
         assert "15 per minute of this project" in error_of(refused)["message"]
         assert fine.headers["x-ratelimit-limit-tokens"] == "15"
         assert len(backend.engine.jobs) == 1
-        assert [row["input_tokens"] for row in backend.rows()][1:] == [0, 0]
+        assert [row["input_tokens"] for row in backend.rows()][1:] == [0]
+
+
+async def test_what_a_key_asks_beyond_its_limit_does_not_fill_the_log(tmp_path: Path) -> None:
+    limits = {"key_requests_per_minute": 5, "key_cache_ttl_s": 0.0}
+    async with caller(tmp_path, **limits) as (backend, client):
+        revoked = backend.new_key()
+        revoke_key(backend.database, revoked.key_id, now=1.0)
+        old = {"x-api-key": revoked.api_key}
+        strays = [(await client.get("/v1/nowhere")).status_code for _ in range(30)]
+        others = [(await client.delete("/v1/models")).status_code for _ in range(10)]
+        refused = [(await client.get("/v1/models", headers=old)).status_code for _ in range(30)]
+
+        assert strays == [404] * 5 + [429] * 25
+        assert others == [429] * 10
+        assert refused == [401] * 5 + [429] * 25
+        # Of those beyond, at most one row a second and key.
+        told = collections.Counter(row["status"] for row in backend.rows())
+        assert (told[404], told[401]) == (5, 5)
+        assert 2 <= told[429] < 60
+        metrics = backend.metrics.render().decode()
+        assert 'endpoint="other",place="",status="429"} 25.0' in metrics
 
 
 async def test_lines_of_a_batch_are_not_counted(tmp_path: Path) -> None:

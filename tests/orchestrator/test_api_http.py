@@ -99,6 +99,14 @@ async def test_a_revoked_key_is_refused_and_its_project_sees_it(tmp_path: Path) 
         assert backend.rows()[-1]["error_code"] == "revoked_api_key"
 
 
+async def test_a_project_may_be_named_empty_or_in_capitals(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        made = backend.new_key()
+        for name in ("", made.project_id.upper()):
+            sent = {"x-api-key": made.api_key, "x-project-id": name}
+            assert (await client.get("/v1/models", headers=sent)).status_code == 200, name
+
+
 async def test_another_project_is_forbidden(tmp_path: Path) -> None:
     async with caller(tmp_path) as (_, client):
         reply = await client.post("/v1/responses", json=ASK, headers={"x-project-id": "another"})
@@ -190,6 +198,16 @@ MISTAKES: list[tuple[str, Mapping[str, object], int, str, str]] = [
     ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
      "response_format": {"type": "json_object"}}, 400, "unsupported_parameter",
      "response_format.type"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
+     "function_call": {"name": "f"}}, 400, "unsupported_parameter", "function_call"),
+    ("chat/completions", {"model": IAB, "messages": [{"content": "x"}],
+     "logit_bias": {"5": 1_000}}, 400, "invalid_value", "logit_bias"),
+    ("responses", ASK | {"stream_options": {"include_usage": True}}, 400, "unknown_parameter",
+     "stream_options.include_usage"),
+    ("responses", ASK | {"stream_options": {"include_obfuscation": True}}, 400,
+     "unsupported_parameter", "stream_options"),
+    ("responses", ASK | {"reasoning": {"summary": "some"}}, 400, "invalid_value",
+     "reasoning.summary"),
     ("moderations", {"input": "x"}, 404, "model_not_found", "model"),
     ("moderations", {"input": "x", "model": "omni-moderation-latest"}, 404, "model_not_found",
      "model"),
@@ -217,7 +235,7 @@ MISTAKES: list[tuple[str, Mapping[str, object], int, str, str]] = [
     ("responses", {"model": IAB, "input": "cat " * 39}, 420, "context_length_exceeded", "input"),
     ("responses", {"model": IAB, "input": "cat " * 50_000}, 420, "context_length_exceeded",
      "input"),
-    ("responses", {"model": IAB, "input": " " * 140_000}, 400, "string_above_max_length",
+    ("responses", {"model": IAB, "input": f"{' ' * 140_000}x"}, 400, "string_above_max_length",
      "input"),
 ]  # fmt: skip
 

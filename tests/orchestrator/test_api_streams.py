@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import httpx2 as httpx
 import pytest
 from openai import APIError, AsyncOpenAI
 
+from orchestrator.api.exchange import Exchange
+from orchestrator.api.gate import Gate
+from orchestrator.api.inference import Pieces
+from orchestrator.domain.model import Answered
 from orchestrator.errors import NoCapacity
-from tests.orchestrator.fakes import IAB, SUMMARY, Backend, caller, error_of
+from tests.orchestrator.fakes import IAB, SUMMARY, Backend, backend_in, caller, error_of
 
 TEXT = "The cat sat on the mat. A dog ran home."
 CHAT = {"model": SUMMARY, "messages": [{"role": "user", "content": TEXT}], "stream": True}
@@ -183,3 +188,37 @@ async def test_a_client_that_leaves_ends_the_job_and_pays_for_what_was_said(
             (499, 14, 1)
         ]
         assert backend.metrics.render().count(b'direction="output",model="zlm-v1-summary-cloud"} 1')
+
+
+async def test_who_leaves_while_their_output_is_counted_pays_for_it(tmp_path: Path) -> None:
+    said = "the cat sat on a mat " * 4_000
+
+    async def source() -> AsyncGenerator[str | Answered]:
+        yield said
+        await asyncio.Event().wait()
+
+    async def relay(pieces: Pieces) -> None:
+        try:
+            async for _ in pieces:
+                break
+            counting.set()
+            await pieces.aclose()
+        finally:
+            await pieces.aclose()
+
+    with backend_in(tmp_path) as backend:
+        model = backend.catalogue.find(SUMMARY)
+        assert model is not None
+        exchange = Exchange(
+            gate=Gate(backend.settings, backend.keyring), number="0", endpoint="", started_s=0, ts=0
+        )
+        pieces, counting = Pieces(exchange, model, source()), asyncio.Event()
+        await pieces.begin()
+        relaying = asyncio.create_task(relay(pieces))
+        await counting.wait()
+        # As the watch does: so long a text is counted in a thread, and that is under way.
+        relaying.cancel()
+        await asyncio.wait({relaying})
+
+    assert relaying.cancelled()
+    assert exchange.output_tokens == 24_000

@@ -20,10 +20,6 @@ def told(error: errors.ApiError) -> tuple[str, str]:
     return line["error"]["code"], line["error"]["message"]
 
 
-class Quota(errors.RateLimited):
-    default_code = "insufficient_quota"
-
-
 @pytest.mark.parametrize(
     ("error", "code", "start"),
     [
@@ -31,12 +27,7 @@ class Quota(errors.RateLimited):
         (errors.InvalidInput("m"), "invalid_request_error", "[legacy:http_400] m"),
         (errors.ContextLengthExceeded("m"), "context_length_exceeded", "[legacy:http_400] m"),
         (KeyUnavailable("m"), "authentication_error", "[legacy:api_key_unavailable] m"),
-        (errors.Unauthorized("m"), "authentication_error", "[legacy:http_401] m"),
-        (errors.Forbidden("m"), "authentication_error", "[legacy:http_403] m"),
         (errors.NotFound("m"), "not_found_error", "[legacy:http_404] m"),
-        (errors.PayloadTooLarge("m"), "request_too_large", "[legacy:http_413] m"),
-        (Quota("m"), "insufficient_quota", "[legacy:http_429] m"),
-        (errors.RateLimited("m"), "rate_limit_exceeded", "m"),
         (
             errors.DeadlineExceeded("m"),
             "internal_error",
@@ -72,7 +63,6 @@ def test_only_what_may_go_better_next_time_is_tried_again() -> None:
     assert again(errors.ShuttingDown(""))[1]
     assert again(errors.RateLimited(""))[1]
     never = (False, False)
-    assert again(Quota("")) == never
     assert again(errors.BadRequest("")) == never
     assert again(errors.NotFound("")) == never
     assert again(KeyUnavailable("")) == never
