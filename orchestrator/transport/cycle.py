@@ -86,7 +86,10 @@ class Cycle(RequestResponseCycle):
             await self._give_up()
         else:
             if not (self.response_complete or self.disconnected):
-                self.logger.error("ASGI callable returned without completing response.")
+                # Once an answer has begun, to return is how an application breaks it off; it has
+                # said why where that is its operator's to know.
+                if not self.response_started:
+                    self.logger.error("ASGI callable returned without a response.")
                 await self._give_up()
         finally:
             # The connection holds this: no cycle of the two.

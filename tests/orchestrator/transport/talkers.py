@@ -46,6 +46,10 @@ class Stage:
                 self.gone.set()
             case "/pieces":
                 await pieces(send, b"one, ", b"", b"two, ", b"three")
+            case "/broken":
+                headers = [(b"content-length", b"9")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": b"half", "more_body": True})
             case "/wait":
                 await self.released.wait()
                 await answer(send, b"waited")

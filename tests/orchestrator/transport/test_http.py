@@ -253,6 +253,17 @@ async def test_a_reader_that_stops_is_cut_off_and_the_application_hears_of_it(pa
         await at.gone.wait()
 
 
+async def test_an_answer_that_is_broken_off_ends_its_connection_and_is_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as at, client(at) as reader:
+        await reader.send(b"GET /broken HTTP/1.1\r\nhost: x\r\n\r\n")
+        whole = await reader.reader.read()
+
+    assert whole.endswith(b"\r\n\r\nhalf")
+    assert caplog.records == []
+
+
 async def test_a_slow_reader_that_goes_on_gets_all_of_it() -> None:
     async with stage(idle_s=0.5) as at, client(at, receive_bytes=65_536) as slow:
         await slow.send(b"GET /big HTTP/1.1\r\n\r\n")
