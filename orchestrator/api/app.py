@@ -1,9 +1,9 @@
 """The public API as one ASGI callable: routes, keys, errors, CORS, log; no framework on the way.
 
-Order of refusals: unknown path (404), wrong method (405), key (401), requests at once and per
-minute (429), revoked key (401), project (403), the Idempotency-Key (400), the body (415, 413, 409,
-400), the model (404, 400, 420), tokens per minute (429), the queues (503). Unknown paths and wrong
-methods count as requests of their key, and beyond its limit are answered 429.
+Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests at
+once and per minute (429), the Idempotency-Key (400), the body (415, 413, 409, 400), the model (404,
+400, 420), tokens per minute (429), the queues (503). Unknown paths and wrong methods count as
+requests of a good key, and beyond its limit are answered 429.
 """
 
 from __future__ import annotations
@@ -182,11 +182,12 @@ class PublicApi:
             raise
         principal = self._gate.recognise(sent) or await self._gate.identify(sent)
         exchange.principal = principal
+        # Before anything is counted: a key that leaked must not use up what its project may.
+        self._gate.check(principal, sent)
         self._gate.enter(principal)
         watch, turn = self._watches.start(receive), None
         try:
             self._limits.admit(principal)
-            self._gate.check(principal, sent)
             if scope["method"] == "POST":
                 if KEY_HEADER in sent:
                     exchange.scope = KeyScope(
@@ -237,15 +238,16 @@ class PublicApi:
             self._gate.leave(principal, exchange.held_bytes)
 
     async def _count_stray(self, exchange: Exchange) -> None:
-        """Count a request that no route takes as any other of its key, if that is known.
+        """Count a request that no route takes as any other of its key, if that is good.
 
         Raises `errors.RateLimited`: each is a row of the log, too.
         """
+        sent, principal = exchange.headers, None
         with contextlib.suppress(Unauthorized, Overloaded):
-            sent = exchange.headers
-            exchange.principal = self._gate.recognise(sent) or await self._gate.identify(sent)
-        if exchange.principal is not None:
-            self._limits.admit(exchange.principal)
+            principal = self._gate.recognise(sent) or await self._gate.identify(sent)
+        if principal is not None and not principal.revoked:
+            exchange.principal = principal
+            self._limits.admit(principal)
 
     def _route(self, exchange: Exchange, scope: Scope) -> Route:
         route, name, label = self._routes.find(scope["method"], scope["path"])

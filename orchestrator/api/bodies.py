@@ -19,10 +19,11 @@ _T = TypeVar("_T")
 
 # Nobody else has a turn while a body is read: one that is mostly brackets or commas takes half a
 # second. So many arrays and objects, or values, take a tenth of that. (2,048 token arrays of 512
-# would be a million values.)
+# are a million values.)
 _LARGE_BYTES: Final = 256 << 10
-_BRACKETS_MAX: Final = 200_000
+_OPENINGS_MAX: Final = 200_000
 _COMMAS_MAX: Final = 1_100_000
+_TEXTS_MAX: Final = 250_000
 # Messages of a conversation, parts of a message.
 _PIECES_MAX: Final = 2_048
 
@@ -321,18 +322,28 @@ def parse(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
 
 
 def _check_values(body: bytes) -> None:
-    """Raise `BadRequest` for a body of too many values; those in its texts are not told apart."""
-    brackets = body.count(b"[") + body.count(b"{")
-    if brackets > _BRACKETS_MAX:
-        raise BadRequest(
-            f"The body has {brackets:,} opening brackets and braces; at most {_BRACKETS_MAX:,} are"
-            " read. Split it into several requests.",
-            code="invalid_value",
-        )
-    commas = body.count(b",")
-    if commas > _COMMAS_MAX:
-        raise BadRequest(
-            f"The body has {commas:,} commas; at most {_COMMAS_MAX:,} are read. Split it into"
-            " several requests.",
-            code="invalid_value",
-        )
+    """Raise `BadRequest` for a body of too many values."""
+    if _openings(body) <= _OPENINGS_MAX and body.count(b",") <= _COMMAS_MAX:
+        return
+    # What is in a text is none; to look for texts takes a while, too.
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    texts = plain.count(b'"') // 2
+    if texts > _TEXTS_MAX:
+        raise _too_many_values(texts, "texts and names", _TEXTS_MAX)
+    bare = b"".join(plain.split(b'"')[::2])
+    if (openings := _openings(bare)) > _OPENINGS_MAX:
+        raise _too_many_values(openings, "arrays and objects", _OPENINGS_MAX)
+    if (commas := bare.count(b",")) > _COMMAS_MAX:
+        raise _too_many_values(commas, "commas between values", _COMMAS_MAX)
+
+
+def _openings(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
+
+
+def _too_many_values(count: int, what: str, most: int) -> BadRequest:
+    return BadRequest(
+        f"The body has {count:,} {what}; at most {most:,} are read. Split it into several"
+        " requests.",
+        code="invalid_value",
+    )

@@ -61,7 +61,7 @@ class ChatRoute:
         params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
 
         async def ended(output: str) -> Literal["stop", "length"]:
-            return "length" if await was_cut(text, output, params) else "stop"
+            return "length" if await was_cut(exchange.read, output, params) else "stop"
 
         if asked.stream:
             pieces = await self._inference.stream(

@@ -50,6 +50,8 @@ class Exchange(msgspec.Struct, eq=False, kw_only=True):
     output_tokens: int = 0
     attempts: int = 0
     node_id: str | None = None
+    # As much of the one text as its model was given.
+    read: str = ""
 
     def __repr__(self) -> str:
         # Nothing of the headers: the key is among them.

@@ -178,6 +178,7 @@ class Inference:
             [measured] = await _measure_long(exchange, model, (text,), limit)
         _check_length(model, limit, text, measured, name)
         self._take(exchange, measured.tokens)
+        exchange.read = measured.text
         return measured
 
     def _take(self, exchange: Exchange, tokens: int) -> None:

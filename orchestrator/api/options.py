@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,10 @@ from orchestrator.storage.catalogue import Model
 from orchestrator.storage.token_counter import Limit
 
 _SENTENCES_MAX: Final = 1_000
-# Looking for sentences takes about a millisecond for so many characters.
-_INLINE_CHARS: Final = 4_000
+# Looking for sentences takes a fraction of a millisecond for so many characters. Of longer texts
+# one at a time: threads that all want the interpreter would keep the event loop from it.
+_INLINE_CHARS: Final = 1_000
+_SENTENCES: Final = ThreadPoolExecutor(1, thread_name_prefix="sentences")
 _PAIRS_MAX: Final = 16
 _PAIR_KEY_CHARS: Final = 64
 _PAIR_VALUE_CHARS: Final = 512
@@ -120,13 +123,13 @@ def limit_of(model: Model, truncation: str | None) -> Limit:
 async def was_cut(source: str, output: str, params: Mapping[str, ParamValue]) -> bool:
     """Whether the ``max_tokens`` of ``params`` ended a summary inside a sentence of its ``source``.
 
-    Of models that know no such option it never is.
+    ``source`` is the text as the node got it. Of models that know no such option it never is.
     """
     if "max_tokens" not in params:
         return False
     if len(source) <= _INLINE_CHARS:
         return is_cut(source, output)
-    return await asyncio.to_thread(is_cut, source, output)
+    return await asyncio.get_running_loop().run_in_executor(_SENTENCES, is_cut, source, output)
 
 
 def echoed(metadata: Mapping[str, Any] | None) -> dict[str, str]:

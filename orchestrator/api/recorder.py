@@ -10,8 +10,9 @@ from orchestrator.api.metrics import Metrics
 from orchestrator.domain.model import KeyId
 from orchestrator.storage.request_log import RequestLog
 
-TOO_MANY: Final = 429
-# Of what a key is refused for too many requests: limits would not bound the log otherwise.
+# What a key is refused before it counts as a request (revoked, another project, too many): limits
+# do not bound how often that is, so its rows are bounded.
+UNCOUNTED: Final = frozenset({401, 403, 429})
 REFUSAL_ROWS_EVERY_S: Final = 1.0
 _KEYS_KEPT: Final = 10_000
 
@@ -36,7 +37,7 @@ class Recorder:
             self._metrics.billed(exchange.model, exchange.input_tokens, exchange.output_tokens)
         principal = exchange.principal
         # Without a key there is no project whose log it could be, and strangers could fill a disk.
-        if principal is None or (status == TOO_MANY and self._was_just_told(principal.key_id)):
+        if principal is None or (status in UNCOUNTED and self._was_just_told(principal.key_id)):
             return
         self._log.append(
             (

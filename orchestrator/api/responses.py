@@ -88,7 +88,7 @@ class ResponsesRoute:
         limit = limit_of(model, asked.truncation)
 
         async def ended(output: str) -> Ended:
-            return "incomplete" if await was_cut(text, output, params) else "completed"
+            return "incomplete" if await was_cut(exchange.read, output, params) else "completed"
 
         if asked.stream:
             envelope = Envelope(exchange, asked, limit, self._clock)

@@ -44,7 +44,7 @@ class TaskRoutes:
                 created=int(exchange.ts),
                 model=asked.model or model.id,
                 summary=summary,
-                finish_reason="length" if await was_cut(asked.text, summary, params) else "stop",
+                finish_reason="length" if await was_cut(exchange.read, summary, params) else "stop",
                 usage=_usage(exchange),
             )
         )

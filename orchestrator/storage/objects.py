@@ -102,7 +102,11 @@ class Objects:
         )
         if self._root is not None:
             # A row that names the object is about to be written: it must not outlive its bytes.
-            await asyncio.to_thread(_sync, self._root / name)
+            try:
+                await asyncio.to_thread(_sync, self._root / name)
+            except BaseException:
+                (self._root / name).unlink(missing_ok=True)
+                raise
 
     async def read(self, name: str) -> AsyncGenerator[bytes]:
         """Yield an object in pieces of at most `PIECE_MAX_BYTES`; raises `NoSuchObject`."""
@@ -196,6 +200,7 @@ def _local(root: Path) -> Objects:
     (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
     # `mkdir` gives the mode to the innermost folder only, and the files are for their owner.
     root.chmod(0o700)
+    _sync(root / FOLDER)
     return Objects(LocalStore(root), root=root, part_bytes=_LOCAL_BYTES, piece_bytes=_LOCAL_BYTES)
 
 

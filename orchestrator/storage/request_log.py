@@ -1,5 +1,7 @@
 """The request log: one row an authenticated request, appended without blocking.
 
+Of refusals that no limit bounds it gets one a second and key (`api.recorder`).
+
 Neither prompts nor outputs nor keys are in it: counts, times and ids only.
 """
 

@@ -97,6 +97,7 @@ class TokenCounter:
         self._pieces: list[str] = table["vocab"].split("\n")
         self._cls: int = table["cls"]
         self._sep: int = table["sep"]
+        self._pad: int | None = table["special"].get("[PAD]")
         self._prefix: str = table["prefix"]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokens")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="tokens-background")
@@ -104,11 +105,14 @@ class TokenCounter:
     def text_of(self, ids: Sequence[int]) -> str | None:
         """Return a text whose tokens are ``ids``; None where none was found.
 
-        The [CLS] before and the [SEP] behind them may be there or not; one inside is a token.
+        The [CLS] before and the [SEP] behind them may be there or not, and [PAD]s at the end, which
+        no model reads. All inside are tokens.
         """
         if any(not 0 <= one < len(self._pieces) for one in ids):
             return None
         inner = list(ids)
+        while inner and inner[-1] == self._pad:
+            inner.pop()
         if inner[:1] == [self._cls]:
             del inner[0]
         if inner[-1:] == [self._sep]:

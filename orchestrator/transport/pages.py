@@ -40,7 +40,13 @@ from orchestrator.transport.headers import (
     read_cookie,
     worker_headers,
 )
-from orchestrator.transport.strays import READING, is_program, send_nothing_here
+from orchestrator.transport.strays import (
+    READING,
+    is_preflight,
+    is_program,
+    send_leave,
+    send_nothing_here,
+)
 
 THEME_COOKIE: Final = "theme"
 STATS_MAX_AGE_S: Final = 1.0
@@ -131,7 +137,10 @@ class _Pages:
             return
         path: str = scope["path"]
         if is_program(scope) and not self._is_here(path):
-            await send_nothing_here(scope, send)
+            if is_preflight(scope):
+                await send_leave(scope, send)
+            else:
+                await send_nothing_here(scope, send)
         elif scope["method"] not in READING:
             await send_reply(
                 scope, send, status=405, headers=[*inert_headers(), (b"allow", b"GET, HEAD")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,18 @@ async def lines_of(client: httpx.AsyncClient, file_id: str | None) -> list[dict[
         return []
     reply = await client.get(f"/v1/files/{file_id}/content")
     return [json.loads(one) for one in reply.content.splitlines()]
+
+
+async def test_long_texts_of_lines_are_counted_where_no_request_waits(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    async with caller(tmp_path) as (_, client):
+        content = line("a", "the cat " * 500, model=SUMMARY)
+        await ended(client, (await create(client, content))["id"])
+        counting = {
+            one.name for one in threading.enumerate() if one not in before and "tokens" in one.name
+        }
+
+    assert counting == {"tokens-background_0"}
 
 
 async def test_lines_are_answered_as_requests_are(tmp_path: Path) -> None:

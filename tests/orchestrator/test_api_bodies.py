@@ -205,9 +205,9 @@ def test_what_is_not_text_is_refused_by_its_place(message: bytes, param: str) ->
 @pytest.mark.parametrize(
     ("input_", "found"),
     [
-        (b"[" + b"[]," * 200_000 + b"[]]", "200,003 opening brackets and braces"),
-        (b"[" + b"{}," * 200_000 + b"{}]", "200,003 opening brackets and braces"),
-        (b"[" + b"1," * 1_100_000 + b"1]", "1,100,001 commas"),
+        (b"[" + b"[]," * 200_000 + b"[]]", "200,003 arrays and objects"),
+        (b"[" + b"{}," * 200_000 + b"{}]", "200,003 arrays and objects"),
+        (b"[" + b"1," * 1_100_000 + b"1]", "1,100,001 commas between values"),
     ],
 )
 def test_a_body_that_would_take_long_to_read_is_refused_unread(input_: bytes, found: str) -> None:
@@ -230,3 +230,26 @@ def test_a_body_that_would_take_long_to_read_is_refused_unread(input_: bytes, fo
 )
 def test_what_cannot_be_read_is_told_in_words_of_json(body: bytes, sentence: str) -> None:
     assert sentence in refusal(RESPONSES, body).message
+
+
+def test_what_stands_in_texts_is_not_counted_as_values() -> None:
+    code = 'if (a[0] == "{") { b[i][j] = "\\"; }, [, {, \\\\'
+    texts = [code * 90] * 500
+
+    asked = parse(EMBEDDINGS, json.dumps({"model": "m", "input": texts}).encode())
+
+    assert asked.input == texts
+
+
+def test_as_many_token_ids_as_there_may_be_are_read() -> None:
+    ids = [[1] * 512] * 2_048
+
+    asked = parse(EMBEDDINGS, json.dumps({"model": "m", "input": ids}).encode())
+
+    assert asked.input == ids
+
+
+def test_too_many_short_texts_are_refused_as_such() -> None:
+    error = refusal(EMBEDDINGS, b'{"model":"m","input":[%b""]}' % (b'"",' * 1_200_000))
+
+    assert "1,200,004 texts and names" in error.message

@@ -212,6 +212,28 @@ async def test_an_output_is_cut_where_its_sentence_goes_on(
     assert await was_cut(source, output, params) is cut
 
 
+async def test_a_summary_of_a_text_that_was_cut_is_whole_by_what_the_model_read(
+    tmp_path: Path,
+) -> None:
+    # More sentences than are told apart one by one: those of the whole text are other units.
+    asked = {
+        "model": SUMMARY,
+        "input": "The cat sat on the mat. " + "A dog ran over the mat. " * 4_000,
+        "truncation": "auto",
+        "max_output_tokens": 30,
+    }
+    async with caller(tmp_path) as (backend, client):
+        await client.post("/v1/responses", json=asked)
+        read = backend.engine.jobs[0].input
+        backend.engine.says = b"The cat sat on the mat. A dog ran over the mat."
+        whole = (await client.post("/v1/responses", json=asked)).json()
+        backend.engine.says = b"The cat sat"
+        cut = (await client.post("/v1/responses", json=asked)).json()
+
+    assert len(read) < 4_000
+    assert (whole["status"], cut["status"]) == ("completed", "incomplete")
+
+
 async def test_a_summary_of_its_own_route_says_whether_it_was_cut(tmp_path: Path) -> None:
     async with caller(tmp_path) as (backend, client):
         backend.engine.says = b"The cat sat"

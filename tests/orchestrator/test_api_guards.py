@@ -9,9 +9,14 @@ from pathlib import Path
 
 import httpx2 as httpx
 
+from orchestrator.api.exchange import Exchange
+from orchestrator.api.gate import Gate
+from orchestrator.api.recorder import Recorder
+from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import NoCapacity
-from orchestrator.storage.keys import revoke_key
-from tests.orchestrator.fakes import SUMMARY, Backend, caller, error_of
+from orchestrator.storage.keys import Principal, revoke_key
+from orchestrator.storage.request_log import RequestLog
+from tests.orchestrator.fakes import SUMMARY, Backend, backend_in, caller, error_of
 
 # Ten tokens.
 ASK: dict[str, object] = {"model": SUMMARY, "input": "the cat sat. a dog ran home"}
@@ -107,13 +112,50 @@ async def test_what_a_key_asks_beyond_its_limit_does_not_fill_the_log(tmp_path: 
 
         assert strays == [404] * 5 + [429] * 25
         assert others == [429] * 10
-        assert refused == [401] * 5 + [429] * 25
-        # Of those beyond, at most one row a second and key.
+        assert refused == [401] * 30
+        # A row a second and key of those that are not counted, whatever a second is here.
         told = collections.Counter(row["status"] for row in backend.rows())
-        assert (told[404], told[401]) == (5, 5)
-        assert 2 <= told[429] < 60
+        assert told[404] == 5
+        assert 1 <= told[429] < 35
+        assert 1 <= told[401] < 30
         metrics = backend.metrics.render().decode()
         assert 'endpoint="other",place="",status="429"} 25.0' in metrics
+
+
+async def test_a_key_that_was_revoked_takes_nothing_from_its_project(tmp_path: Path) -> None:
+    limits = {"project_requests_per_minute": 5, "key_cache_ttl_s": 0.0}
+    async with caller(tmp_path, **limits) as (backend, client):
+        leaked = backend.new_key()
+        revoke_key(backend.database, leaked.key_id, now=1.0)
+        old = {"x-api-key": leaked.api_key}
+        for path in ["/v1/models", "/v1/nowhere"] * 10:
+            assert (await client.get(path, headers=old)).status_code in {401, 404}
+        reply = await client.get("/v1/models")
+
+        assert reply.status_code == 200
+        assert reply.headers["x-ratelimit-remaining-requests"] == "4"
+
+
+def test_refusals_that_no_limit_bounds_are_one_row_a_second_and_key(tmp_path: Path) -> None:
+    now_s = 100.0
+    with backend_in(tmp_path) as backend:
+        recorder = Recorder(RequestLog(backend.writer), backend.metrics, monotonic=lambda: now_s)
+        for number, (key_id, status, now_s) in enumerate(
+            [("a", 429, 100.0), ("a", 401, 100.9), ("b", 403, 100.9), ("a", 404, 100.9),
+             ("a", 429, 101.0), ("b", 429, 101.8), ("a", 200, 101.9), ("b", 401, 101.9)]
+        ):  # fmt: skip
+            exchange = Exchange(
+                gate=Gate(backend.settings, backend.keyring),
+                number=str(number),
+                endpoint="",
+                started_s=now_s,
+                ts=number,
+                principal=Principal(ProjectId("p"), KeyId(key_id)),
+            )
+            recorder.record(exchange, status, None)
+        kept = [str(row["id"]) for row in backend.rows()]
+
+    assert kept == ["req_0", "req_2", "req_3", "req_4", "req_6", "req_7"]
 
 
 async def test_lines_of_a_batch_are_not_counted(tmp_path: Path) -> None:

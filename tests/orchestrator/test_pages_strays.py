@@ -63,6 +63,26 @@ async def test_an_openai_client_without_v1_is_told_what_its_base_url_lacks(url: 
     assert e.value.request_id is not None
 
 
+async def test_a_page_elsewhere_may_ask_to_hear_that_nothing_is_here(url: str) -> None:
+    reply = await asked(
+        url,
+        "OPTIONS",
+        "/responses",
+        **{
+            "origin": "https://elsewhere.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization, x-stainless-lang",
+        },
+    )
+    plain = await asked(url, "OPTIONS", "/responses")
+
+    assert reply.status_code == 204
+    assert reply.headers["access-control-allow-origin"] == "*"
+    assert reply.headers["access-control-allow-headers"] == "authorization, x-stainless-lang"
+    assert "POST" in reply.headers["access-control-allow-methods"]
+    assert told(plain).startswith("There is no OPTIONS /responses here. ")
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -71,7 +91,6 @@ async def test_an_openai_client_without_v1_is_told_what_its_base_url_lacks(url: 
         ("POST", "/V1/responses"),
         ("POST", "/summary/"),
         ("DELETE", "/files/file-1"),
-        ("OPTIONS", "/responses"),
         ("POST", "/static/nothing.js"),
         ("POST", "/static/html/index.html"),
         ("POST", "/models/parts/" + "0" * 64),

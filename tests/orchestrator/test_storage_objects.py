@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -254,6 +255,21 @@ async def test_a_local_file_is_on_the_disk_when_its_put_returns(
     file = tmp_path / "files" / NAME
     assert (file.stat().st_ino, 2_100_000) in synced, "the file's bytes"
     assert file.parent.stat().st_ino in [inode for inode, _ in synced], "the file's name"
+
+
+async def test_a_local_file_that_cannot_be_brought_to_the_disk_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = open_objects(Settings(data_dir=tmp_path))
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk is ill")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(StorageError):
+        await objects.put(NAME, pieces(b"abc"))
+
+    assert list((tmp_path / "files" / "files").iterdir()) == []
 
 
 async def test_a_local_file_is_fetched_without_a_copy(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ WHOLE = Limit(max_tokens=1_000_000, cuts=False)
 AT_MOST_16 = Limit(max_tokens=16, cuts=False)
 CUT_TO_16 = Limit(max_tokens=16, cuts=True)
 
-UNK, CLS, SEP, MASK, CAT, DOG, PLURAL = (
-    VOCABULARY.index(token) for token in ("[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "##s")
+PAD, UNK, CLS, SEP, MASK, CAT, DOG, PLURAL = (
+    VOCABULARY.index(token)
+    for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "##s")
 )
 WORDS = st.sampled_from(["cat", "dogs", "z9", "[SEP]", "x" * 120, "", "a-b"])
 SPACED_WORDS = st.lists(st.tuples(WORDS, st.sampled_from(" \t\n\r")), max_size=60).map(
@@ -33,7 +34,9 @@ with_one_counter = settings(suppress_health_check=[HealthCheck.function_scoped_f
 
 
 def bare(ids: list[int]) -> list[int]:
-    """Return ``ids`` without one [CLS] before and one [SEP] behind them."""
+    """Return ``ids`` without [PAD]s at their end, one [CLS] before and one [SEP] behind them."""
+    while ids and ids[-1] == PAD:
+        ids = ids[:-1]
     start = 1 if ids[:1] == [CLS] else 0
     end = len(ids) - 1 if ids[start:] and ids[-1] == SEP else len(ids)
     return ids[start:end]
