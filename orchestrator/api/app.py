@@ -56,6 +56,7 @@ from orchestrator.errors import (
 )
 from orchestrator.settings import Settings
 from orchestrator.storage.idempotent import Scope as KeyScope
+from orchestrator.transport.preflight import send_preflight
 
 # Not a status of HTTP: what the log says of a client that left before its answer.
 CLIENT_GONE: Final = 499
@@ -72,14 +73,6 @@ _CORS: Final[tuple[Header, ...]] = (
     ),
 )
 _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
-_PREFLIGHT: Final[tuple[Header, ...]] = (
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-    (b"access-control-max-age", b"86400"),
-)
-_DEFAULT_ALLOWED_HEADERS: Final = (
-    b"authorization, content-type, x-api-key, x-project-id, idempotency-key"
-)
 
 log = structlog.get_logger("api")
 
@@ -112,7 +105,8 @@ class PublicApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "OPTIONS":
-            await _preflight(scope, send, self._numbers.next())
+            request_id = b"req_" + self._numbers.next().encode()
+            await send_preflight(scope, send, own=[(b"x-request-id", request_id)])
             return
         sent: dict[bytes, bytes] = dict(scope["headers"])
         ts = self._wall()
@@ -321,23 +315,3 @@ def _explain(watch: Watch) -> None:
     if watch.client_gone:
         raise ClientGone
     raise RequestTimeout("The request's body did not arrive in time: send it again.")
-
-
-async def _preflight(scope: Scope, send: Send, number: str) -> None:
-    """Answer a browser that asks whether its page may call: any may, as a key is what counts."""
-    headers = dict(scope["headers"])
-    # OpenAI's clients send a dozen headers of their own, and a wildcard would not cover them all.
-    wanted = headers.get(b"access-control-request-headers", _DEFAULT_ALLOWED_HEADERS)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 204,
-            "headers": [
-                *_PREFLIGHT,
-                (b"access-control-allow-headers", wanted),
-                (b"vary", b"access-control-request-headers"),
-                (b"x-request-id", b"req_" + number.encode()),
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": b""})

@@ -40,13 +40,8 @@ from orchestrator.transport.headers import (
     read_cookie,
     worker_headers,
 )
-from orchestrator.transport.strays import (
-    READING,
-    is_preflight,
-    is_program,
-    send_leave,
-    send_nothing_here,
-)
+from orchestrator.transport.preflight import is_preflight, send_preflight
+from orchestrator.transport.strays import READING, is_program, send_nothing_here
 
 THEME_COOKIE: Final = "theme"
 STATS_MAX_AGE_S: Final = 1.0
@@ -138,7 +133,8 @@ class _Pages:
         path: str = scope["path"]
         if is_program(scope) and not self._is_here(path):
             if is_preflight(scope):
-                await send_leave(scope, send)
+                # Else the page never hears that nothing is here.
+                await send_preflight(scope, send, own=inert_headers())
             else:
                 await send_nothing_here(scope, send)
         elif scope["method"] not in READING:

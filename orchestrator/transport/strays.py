@@ -56,23 +56,3 @@ async def send_nothing_here(scope: Scope, send: Send) -> None:
         headers=[*inert_headers(), *_HEADERS, (b"x-request-id", b"req_" + number)],
         body=orjson.dumps(error.envelope()),
     )
-
-
-def is_preflight(scope: Scope) -> bool:
-    """Whether a browser asks if its page may call."""
-    return scope["method"] == "OPTIONS" and (
-        header(scope, b"access-control-request-method") is not None
-    )
-
-
-async def send_leave(scope: Scope, send: Send) -> None:
-    """Let a page call what is not here: else it never hears that."""
-    wanted = (header(scope, b"access-control-request-headers") or "").encode("latin-1")
-    headers = [
-        *inert_headers(),
-        (b"access-control-allow-origin", b"*"),
-        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-        (b"access-control-allow-headers", wanted),
-        (b"vary", b"access-control-request-headers"),
-    ]
-    await send_reply(scope, send, status=204, headers=headers)

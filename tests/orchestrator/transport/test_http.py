@@ -277,22 +277,18 @@ async def test_a_slow_reader_that_goes_on_gets_all_of_it() -> None:
     assert head.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_slow_reader_of_a_stream_without_an_end_is_not_taken_for_one_that_stopped() -> None:
+@pytest.mark.parametrize(
+    ("path", "read_bytes", "times"),
+    # A megabyte at once takes this reader longer than the time in which nothing may be read.
+    [(b"/endless", 256 << 10, 40), (b"/endless-file", 64 << 10, 60)],
+)
+async def test_a_slow_reader_of_a_stream_without_an_end_is_not_taken_for_one_that_stopped(
+    path: bytes, read_bytes: int, times: int
+) -> None:
     async with stage(idle_s=0.3) as at, client(at, receive_bytes=65_536) as slow:
-        await slow.send(b"GET /endless HTTP/1.1\r\n\r\n")
-        for _ in range(40):
-            await slow.reader.readexactly(256 << 10)
-            await asyncio.sleep(0.03)  # the pace of this reader
-
-        assert not at.gone.is_set()
-
-
-async def test_a_slow_reader_of_long_pieces_is_not_taken_for_one_that_stopped() -> None:
-    async with stage(idle_s=0.3) as at, client(at, receive_bytes=65_536) as slow:
-        await slow.send(b"GET /endless-file HTTP/1.1\r\n\r\n")
-        # More than the half-second that each piece of a megabyte takes to be read.
-        for _ in range(60):
-            await slow.reader.readexactly(64 << 10)
+        await slow.send(b"GET %s HTTP/1.1\r\n\r\n" % path)
+        for _ in range(times):
+            await slow.reader.readexactly(read_bytes)
             await asyncio.sleep(0.03)  # the pace of this reader
 
         assert not at.gone.is_set()
