@@ -32,10 +32,8 @@ _KEY: Final = re.compile(rb"[\x20-\x7e]{1,%d}" % KEY_MAX_CHARS)
 _RETRIABLE: Final = frozenset({408, 409, 429})
 # What an entry takes beside its bytes: objects, the places in two tables.
 _ENTRY_BYTES: Final = 1024
-# A few large answers must not push out many small ones.
-_LARGEST: Final = 1 << 20
-_LARGEST_PART: Final = 64
-_LARGEST_PART_OF_LITTLE: Final = 4
+# One answer may take this part of the memory for all: of 64 MiB, what 2,048 vectors in base64 take.
+_PART: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +142,7 @@ class Idempotency:
     def __init__(self, *, ttl_s: float, max_bytes: int, monotonic: Callable[[], float]) -> None:
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
-        self.largest_bytes = min(
-            max(_LARGEST, max_bytes // _LARGEST_PART), max_bytes // _LARGEST_PART_OF_LITTLE
-        )
+        self.largest_bytes = max_bytes // _PART
         self._monotonic = monotonic
         self._turns: dict[Scope, Turn] = {}
         # The oldest first: all are kept equally long.

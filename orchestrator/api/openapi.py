@@ -121,7 +121,7 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
         "in": "header",
         "description": "1 to 255 printable ASCII characters, such as a UUID. The same request sent"
         " again with it is answered the same and not run again, for up to 24 hours: memory for"
-        " answers is bounded, one longer than 1 MiB is not kept, and a restart forgets all but"
+        " answers is bounded, one longer than 8 MiB is not kept, and a restart forgets all but"
         " those of uploads and new batches.",
         "schema": {"type": "string", "pattern": "^[\\x20-\\x7e]{1,255}$"},
     },

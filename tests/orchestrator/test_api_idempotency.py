@@ -291,10 +291,10 @@ async def test_a_project_that_fills_the_memory_pushes_out_its_own_answers_only()
     s = stage(max_bytes=100_000)
     await s.answer(of_project("a", "1"), said(b"a" * 5_000))
     for at in range(50):
-        await s.answer(of_project("b", str(at)), said(b"b" * 20_000))
+        await s.answer(of_project("b", str(at)), said(b"b" * 12_000))
 
     assert await s.kept(of_project("a", "1")) == said(b"a" * 5_000)
-    assert await s.kept(of_project("b", "49")) == said(b"b" * 20_000)
+    assert await s.kept(of_project("b", "49")) == said(b"b" * 12_000)
     assert s.idempotency.held_bytes <= 100_000
 
 
@@ -303,9 +303,9 @@ async def test_a_project_that_holds_less_takes_room_from_the_one_that_holds_most
     await s.answer(of_project("c", "1"), said(b"c"))
     for at in range(50):
         await s.answer(of_project("b", str(at)), said(b"b" * 5_000))
-    await s.answer(of_project("a", "1"), said(b"a" * 20_000))
+    await s.answer(of_project("a", "1"), said(b"a" * 12_000))
 
-    assert await s.kept(of_project("a", "1")) == said(b"a" * 20_000)
+    assert await s.kept(of_project("a", "1")) == said(b"a" * 12_000)
     assert await s.kept(of_project("c", "1")) == said(b"c")
     left = [at for at in range(50) if await s.kept(of_project("b", str(at))) is not None]
     assert left == list(range(50 - len(left), 50))
@@ -317,9 +317,9 @@ async def test_streams_on_their_way_count_as_their_projects() -> None:
     await s.answer(of_project("a", "1"), said(b"a" * 5_000))
     held_bytes = s.idempotency.held_bytes
     turns = [await s.turn(of_project("b", str(at))) for at in range(10)]
-    flowing = [relayed(turn, pieces(b"b" * 20_000)) for turn in turns]
+    flowing = [relayed(turn, pieces(b"b" * 12_000)) for turn in turns]
     for stream in flowing:
-        assert len(await anext(stream)) == 20_000
+        assert len(await anext(stream)) == 12_000
 
     assert await s.kept(of_project("a", "1")) == said(b"a" * 5_000)
     assert s.idempotency.held_bytes <= 100_000
@@ -328,8 +328,8 @@ async def test_streams_on_their_way_count_as_their_projects() -> None:
     assert s.idempotency.held_bytes == held_bytes
 
 
-async def test_a_megabyte_is_kept_and_what_is_longer_is_not() -> None:
-    s = stage(max_bytes=64 << 20)
+async def test_an_eighth_of_the_memory_is_kept_and_what_is_longer_is_not() -> None:
+    s = stage(max_bytes=8 << 20)
     await s.answer(named("small"), said(b"x"))
     await s.answer(named("long"), said(b"x" * (1 << 20)))
     await s.answer(named("longer"), said(b"x" * ((1 << 20) + 1)))
