@@ -146,7 +146,8 @@ class Board:
     def gain_model(self, node: Node, digest: ModelDigest, tokens_per_s: float, now: float) -> None:
         self._loaded(node, digest)
         node.lost = tuple(other for other in node.lost if other != digest)
-        set_speed(node.speeds.setdefault(digest, Speed(tokens_per_s)), tokens_per_s)
+        speed = node.speeds.setdefault(digest, Speed(tokens_per_s))
+        set_speed(speed, tokens_per_s, is_believed=node.trusted)
         if not node.trusted:
             self.index.host(node, digest)
         self.changed(node, now)

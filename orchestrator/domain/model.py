@@ -214,9 +214,9 @@ class Speed(msgspec.Struct, gc=False):
 
     A run of answers is expected to take ``overhead_s`` + tokens ÷ ``tokens_per_s``; the four after
     them are moments of the runs seen (`speeds`). ``ratio`` and ``deviation`` are EWMAs of actual ÷
-    expected answer time: they size the leases.
-    ``elsewhen`` keeps the line of the node's other visibility states. The rest belongs to the
-    index and to the statistics of answers.
+    expected answer time: they size the leases. ``calibrated_s`` are the seconds per token that a
+    CPU worker has measured itself, 0 for others. ``elsewhen`` keeps the line of the node's other
+    visibility states. The rest belongs to the index and to the statistics of answers.
     """
 
     tokens_per_s: float
@@ -228,6 +228,7 @@ class Speed(msgspec.Struct, gc=False):
     ratio: float = 1.0
     deviation: float = 0.5
     samples: int = 0
+    calibrated_s: float = 0.0
     elsewhen: dict[NodeState, tuple[float, ...]] | None = None
     group: str = ""
     tier: str = ""

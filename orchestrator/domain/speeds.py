@@ -4,9 +4,11 @@
 
 A volunteer's answers to a few short texts say little of its throughput: the call, the frames and
 the jitter of the round trip take longer than the tokens. So both terms are fitted, by least squares
-over exponentially weighted moments, shrunk towards a line through the origin where all runs were of
-one size. One observation is a run: what was answered of one model from when the node got work until
-it had none, or for `RUN_S` of it, however many frames that took.
+over exponentially weighted moments. Where all runs were of one size they cannot be told apart: a
+node's line is shrunk towards one through the origin, a CPU worker's towards the slope that it has
+measured itself, since it is our own process. One observation is a run: what was answered of one
+model from when the node got work until it had none, or for `RUN_S` of it, however many frames that
+took.
 """
 
 from __future__ import annotations
@@ -72,19 +74,26 @@ def learn(speed: Speed, tokens: int, seconds: float) -> None:
     speed.variance = (1.0 - gain) * (speed.variance + gain * more_tokens * more_tokens)
     speed.covariance = (1.0 - gain) * (speed.covariance + gain * more_tokens * more_s)
     per_token = max(speed.seconds, 1e-4) / speed.tokens
-    origin = SHRINKAGE * speed.tokens
-    slope = (speed.covariance + origin * speed.seconds) / (speed.variance + origin * speed.tokens)
-    slope = min(max(slope, LEAST_SLOPE * per_token), per_token)
+    # Without it, short requests make a worker seem too slow for long ones, which are then refused:
+    # nothing long is answered, and nothing learnt.
+    prior = min(speed.calibrated_s or per_token, per_token)
+    weight = SHRINKAGE * speed.tokens * speed.tokens
+    slope = (speed.covariance + weight * prior) / (speed.variance + weight)
+    slope = min(max(slope, min(LEAST_SLOPE * per_token, prior)), per_token)
     speed.tokens_per_s = min(max(1.0 / slope, MIN_TOKENS_PER_S), MAX_TOKENS_PER_S)
     speed.overhead_s = max(speed.seconds - slope * speed.tokens, 0.0)
 
 
-def set_speed(speed: Speed, tokens_per_s: float) -> None:
-    """Take a speed for granted until measurements say otherwise."""
+def set_speed(speed: Speed, tokens_per_s: float, *, is_believed: bool = False) -> None:
+    """Take a speed for granted until measurements say otherwise.
+
+    Where they say nothing about the time of a token, one that ``is_believed`` still holds.
+    """
     speed.tokens_per_s = min(max(tokens_per_s, MIN_TOKENS_PER_S), MAX_TOKENS_PER_S)
     speed.overhead_s = speed.variance = speed.covariance = 0.0
     speed.tokens = CLAIM_TOKENS
     speed.seconds = CLAIM_TOKENS / speed.tokens_per_s
+    speed.calibrated_s = 1.0 / speed.tokens_per_s if is_believed else 0.0
 
 
 def changed_state(node: Node, state: NodeState) -> None:

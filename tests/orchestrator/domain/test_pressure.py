@@ -52,6 +52,19 @@ def test_a_job_that_the_cpu_worker_cannot_reach_in_time_is_refused_at_once() -> 
     assert "cpu_worker_busy" in (refused.skipped or {})
 
 
+def test_short_requests_give_no_reason_to_refuse_long_ones() -> None:
+    st = Stage()
+    st.join(WORKER, trusted=True, slots=1, tokens_per_s=3_000, rtt_s=0.0)
+    for number in range(30):
+        st.submit(job(f"short{number}", tokens=3))
+        st.answer(WORKER)  # in 20 ms: nearly all of it is the call, and not the tokens
+
+    # 25,000 tokens: eight seconds by what the worker has calibrated, two minutes by the short ones.
+    st.submit(*(job(f"long{number}", tokens=250, deadline_s=30) for number in range(100)))
+
+    assert not st.failures()
+
+
 def test_half_a_backlog_of_audits_goes_before_customers() -> None:
     st = Stage(policy=Policy(audit_share=1.0))
     st.join(WORKER, trusted=True, slots=1, tokens_per_s=10)

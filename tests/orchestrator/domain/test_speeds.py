@@ -235,3 +235,29 @@ def test_a_node_whose_time_grows_faster_than_its_tokens_is_taken_at_its_average(
 
     assert speed.overhead_s == 0.0
     assert speed.tokens_per_s == pytest.approx(speed.tokens / speed.seconds)
+
+
+def test_short_runs_make_no_worker_slower_with_long_ones_than_it_has_measured_itself() -> None:
+    worker, node = Speed(3_000), Speed(3_000)
+    set_speed(worker, 3_000, is_believed=True)
+    set_speed(node, 3_000)
+    for _ in range(60):
+        learn(worker, 3, 0.004)
+        learn(node, 3, 0.004)
+
+    # Both forecasts are right for what was seen; nobody else's word is taken for what was not.
+    for speed in (worker, node):
+        assert speed.overhead_s + 3 / speed.tokens_per_s == pytest.approx(0.004, rel=0.05)
+    assert worker.overhead_s + 300 / worker.tokens_per_s == pytest.approx(0.103, rel=0.05)
+    assert node.overhead_s + 300 / node.tokens_per_s == pytest.approx(0.4, rel=0.05)
+
+
+def test_a_worker_that_has_become_slower_with_long_runs_is_measured() -> None:
+    speed, rng = Speed(3_000), random.Random(3)
+    set_speed(speed, 3_000, is_believed=True)
+    for _ in range(60):
+        tokens = rng.randint(5, 300)
+        learn(speed, tokens, 0.004 + tokens / 1_000)
+
+    assert speed.overhead_s + 150 / speed.tokens_per_s == pytest.approx(0.154, rel=0.05)
+    assert speed.overhead_s + 300 / speed.tokens_per_s == pytest.approx(0.304, rel=0.15)
