@@ -46,7 +46,7 @@ class Endpoint:
     """One method of one path. ``request`` and ``reply`` are the types of the JSON bodies.
 
     ``path`` has one placeholder at most, in braces. ``form`` is the type of a multipart body,
-    ``query`` that of the query string; ``event`` that of a streamed answer's events;
+    ``query`` that of the query string; ``events`` those of a streamed answer's events;
     ``reads_body``: False where the handler reads it by itself.
     """
 
@@ -61,7 +61,7 @@ class Endpoint:
     query: type[msgspec.Struct] | None = None
     reply: type[msgspec.Struct] | None = None
     reply_content_type: str = "application/json"
-    event: type[msgspec.Struct] | None = None
+    events: tuple[type[msgspec.Struct], ...] = ()
     errors: Errors = ANY
     reads_body: bool = True
     cached: bool = False
@@ -79,7 +79,20 @@ INFERENCE: Final = (
         " `response.completed`, or `response.incomplete` where a limit cut a sentence.",
         request=bodies.ResponsesBody,
         reply=replies.ResponseReply,
-        event=replies.ResponseEvent,
+        events=(
+            replies.ResponseCreatedEvent,
+            replies.ResponseInProgressEvent,
+            replies.ResponseOutputItemAddedEvent,
+            replies.ResponseContentPartAddedEvent,
+            replies.ResponseTextDeltaEvent,
+            replies.ResponseTextDoneEvent,
+            replies.ResponseContentPartDoneEvent,
+            replies.ResponseOutputItemDoneEvent,
+            replies.ResponseCompletedEvent,
+            replies.ResponseIncompleteEvent,
+            replies.ResponseFailedEvent,
+            replies.ResponseErrorEvent,
+        ),
         errors=_INFERENCE,
     ),
     Endpoint(
@@ -92,7 +105,7 @@ INFERENCE: Final = (
         " `developer`. With `stream` the answer comes in chunks, then `[DONE]`.",
         request=bodies.ChatBody,
         reply=replies.ChatCompletion,
-        event=replies.ChatCompletionChunk,
+        events=(replies.ChatCompletionChunk, replies.ErrorReply),
         errors=_INFERENCE,
     ),
     Endpoint(

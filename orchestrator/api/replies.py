@@ -166,6 +166,114 @@ class ResponseReply(Reply, frozen=True, kw_only=True):
     ]
 
 
+# ── /v1/responses, streamed: in the order in which they come ─────────────────────────────────────
+
+
+class ResponseEvent(Reply, frozen=True, kw_only=True, tag_field="type"):
+    """Base of all events; ``sequence_number`` counts those of one stream, from 0."""
+
+    sequence_number: int
+
+
+class ResponseCreatedEvent(ResponseEvent, frozen=True, kw_only=True, tag="response.created"):
+    """The first event: the response as it begins, without output."""
+
+    response: ResponseReply
+
+
+class ResponseInProgressEvent(ResponseEvent, frozen=True, kw_only=True, tag="response.in_progress"):
+    response: ResponseReply
+
+
+class ResponseOutputItemAddedEvent(
+    ResponseEvent, frozen=True, kw_only=True, tag="response.output_item.added"
+):
+    """The one message begins; it has no content yet."""
+
+    output_index: int = 0
+    item: OutputMessage
+
+
+class ResponseContentPartAddedEvent(
+    ResponseEvent, frozen=True, kw_only=True, tag="response.content_part.added"
+):
+    """The message's one text begins; it is empty yet."""
+
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    part: OutputText
+
+
+class ResponseTextDeltaEvent(
+    ResponseEvent, frozen=True, kw_only=True, tag="response.output_text.delta"
+):
+    """A piece of the text, as soon as the model has it."""
+
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    delta: str
+    logprobs: tuple[Any, ...] = ()
+
+
+class ResponseTextDoneEvent(
+    ResponseEvent, frozen=True, kw_only=True, tag="response.output_text.done"
+):
+    """The whole text."""
+
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    text: str
+    logprobs: tuple[Any, ...] = ()
+
+
+class ResponseContentPartDoneEvent(
+    ResponseEvent, frozen=True, kw_only=True, tag="response.content_part.done"
+):
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    part: OutputText
+
+
+class ResponseOutputItemDoneEvent(
+    ResponseEvent, frozen=True, kw_only=True, tag="response.output_item.done"
+):
+    """The whole message."""
+
+    output_index: int = 0
+    item: OutputMessage
+
+
+class ResponseCompletedEvent(ResponseEvent, frozen=True, kw_only=True, tag="response.completed"):
+    """The last event of a stream that went well: the whole response."""
+
+    response: ResponseReply
+
+
+class ResponseIncompleteEvent(ResponseEvent, frozen=True, kw_only=True, tag="response.incomplete"):
+    """The last event where a limit cut a sentence: the response with what there is."""
+
+    response: ResponseReply
+
+
+class ResponseFailedEvent(ResponseEvent, frozen=True, kw_only=True, tag="response.failed"):
+    """The response could not be ended: what there is of it, and why; an `error` follows."""
+
+    response: ResponseReply
+
+
+class ResponseErrorEvent(ResponseEvent, frozen=True, kw_only=True, tag="error"):
+    """The last event of a stream that failed; ``error`` is what OpenAI's SDKs raise."""
+
+    code: str | None
+    message: str
+    param: str | None
+    error: ErrorDetail
+
+
 # ── /v1/chat/completions ─────────────────────────────────────────────────────────────────────────
 
 
@@ -361,10 +469,3 @@ class DecisionList(Reply, frozen=True, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[DecisionRow]
-
-
-class ResponseEvent(Reply, frozen=True, kw_only=True):
-    """One event of a streamed response; what else it holds depends on its ``type``."""
-
-    type: str
-    sequence_number: int

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from itertools import count
 from typing import Literal
 
+import msgspec
 import orjson
 
-from orchestrator.api import sse
+from orchestrator.api import replies, sse
 from orchestrator.api.bodies import RESPONSES, ResponsesBody, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference, Pieces
@@ -68,6 +70,9 @@ Ended = Literal["completed", "incomplete"]
         user=None,
         metadata={},
     )
+)
+_DELTA_NUMBER, _DELTA_PLACE, _DELTA_TEXT, _DELTA_END = around(
+    replies.ResponseTextDeltaEvent(sequence_number=JSON, item_id=WORDS, delta=JSON)
 )
 
 
@@ -227,57 +232,77 @@ async def _events(
     envelope: Envelope, pieces: Pieces, ended: Callable[[str], Awaitable[Ended]]
 ) -> AsyncGenerator[bytes]:
     """Yield the events of a response with one message of one part, in OpenAI's order."""
-    number = 0
-
-    def event(name: str, fields: bytes) -> bytes:
-        nonlocal number
-        body = b'{"type":"%b","sequence_number":%d,%b}' % (name.encode(), number, fields)
-        number += 1
-        return sse.event(name.encode(), body)
-
-    place = b'"item_id":"%b","output_index":0,"content_index":0' % envelope.item_id.encode()
-    begun = b'"response":' + encode(envelope.whole("in_progress"))
+    numbers, item_id = count(), envelope.item_id
+    begun = envelope.whole("in_progress")
     opening = (
-        event("response.created", begun)
-        + event("response.in_progress", begun)
-        + event(
-            "response.output_item.added",
-            b'"output_index":0,"item":' + encode(envelope.message("", status="in_progress")),
+        _event(replies.ResponseCreatedEvent(sequence_number=next(numbers), response=begun))
+        + _event(replies.ResponseInProgressEvent(sequence_number=next(numbers), response=begun))
+        + _event(
+            replies.ResponseOutputItemAddedEvent(
+                sequence_number=next(numbers), item=envelope.message("", status="in_progress")
+            )
         )
-        + event("response.content_part.added", place + b',"part":' + encode(OutputText(text="")))
+        + _event(
+            replies.ResponseContentPartAddedEvent(
+                sequence_number=next(numbers), item_id=item_id, part=OutputText(text="")
+            )
+        )
     )
+    # All that differs between deltas is their number and text: what is around them is made once.
+    place = _DELTA_PLACE + item_id.encode() + _DELTA_TEXT
     try:
         async for piece in pieces:
-            delta = place + b',"delta":' + orjson.dumps(piece) + b',"logprobs":[]'
-            yield opening + event("response.output_text.delta", delta)
+            delta = _DELTA_NUMBER + b"%d" % next(numbers) + place + orjson.dumps(piece) + _DELTA_END
+            yield opening + sse.event(b"response.output_text.delta", delta)
             opening = b""
         await pieces.aclose()
         text = pieces.text
-        status, part = await ended(text), OutputText(text=text)
+        status = await ended(text)
+        last = (
+            replies.ResponseCompletedEvent
+            if status == "completed"
+            else replies.ResponseIncompleteEvent
+        )
         yield (
             opening
-            + event(
-                "response.output_text.done",
-                place + b',"text":' + orjson.dumps(text) + b',"logprobs":[]',
+            + _event(
+                replies.ResponseTextDoneEvent(
+                    sequence_number=next(numbers), item_id=item_id, text=text
+                )
             )
-            + event("response.content_part.done", place + b',"part":' + encode(part))
-            + event(
-                "response.output_item.done",
-                b'"output_index":0,"item":' + encode(envelope.message(text, status=status)),
+            + _event(
+                replies.ResponseContentPartDoneEvent(
+                    sequence_number=next(numbers), item_id=item_id, part=OutputText(text=text)
+                )
             )
-            + event(f"response.{status}", b'"response":' + encode(envelope.whole(status, text)))
+            + _event(
+                replies.ResponseOutputItemDoneEvent(
+                    sequence_number=next(numbers), item=envelope.message(text, status=status)
+                )
+            )
+            + _event(last(sequence_number=next(numbers), response=envelope.whole(status, text)))
         )
     except ApiError as error:
-        detail = error.envelope()["error"]
-        # The SDK raises what stands under `error`; the fields beside it are the documented event.
-        fields = orjson.dumps(
-            {"code": error.code, "message": error.message, "param": error.param, "error": detail}
+        whole = envelope.whole("failed", pieces.text or None, error)
+        yield _event(
+            replies.ResponseFailedEvent(sequence_number=next(numbers), response=whole)
+        ) + _event(
+            replies.ResponseErrorEvent(
+                sequence_number=next(numbers),
+                code=error.code,
+                message=error.message,
+                param=error.param,
+                error=msgspec.convert(error.envelope()["error"], replies.ErrorDetail),
+            )
         )
-        failed = b'"response":' + encode(envelope.whole("failed", pieces.text or None, error))
-        yield event("response.failed", failed) + event("error", fields[1:-1])
         raise
     finally:
         await pieces.aclose()
+
+
+def _event(told: replies.ResponseEvent) -> bytes:
+    """Return an event under the name that it has in its ``type``."""
+    return sse.event(str(told.__struct_config__.tag).encode(), encode(told))
 
 
 def _of_message(

@@ -22,7 +22,7 @@ class Schemas:
             one
             for endpoint in endpoints
             for one in (
-                endpoint.request, endpoint.form, endpoint.reply, endpoint.event, endpoint.query
+                endpoint.request, endpoint.form, endpoint.reply, endpoint.query, *endpoint.events
             )
             if one is not None
         ]  # fmt: skip
@@ -42,6 +42,20 @@ class Schemas:
 
     def ref(self, type_: type[msgspec.Struct]) -> Json:
         return {"$ref": REF.format(name=type_.__name__)}
+
+    def one_of(self, types: Sequence[type[msgspec.Struct]]) -> Json:
+        """Return the schema of a value of one of ``types``, told apart by their tags, if any."""
+        if len(types) == 1:
+            return self.ref(types[0])
+        told: Json = {"anyOf": [self.ref(one) for one in types]}
+        configs = [one.__struct_config__ for one in types]
+        if all(one.tag is not None for one in configs):
+            mapping = {
+                str(config.tag): REF.format(name=one.__name__)
+                for one, config in zip(types, configs, strict=True)
+            }
+            told["discriminator"] = {"propertyName": configs[0].tag_field, "mapping": mapping}
+        return told
 
     def fields(self, query: type[msgspec.Struct]) -> Iterable[tuple[str, Json]]:
         """Return the schemas of a query string's parameters by name."""
@@ -74,7 +88,10 @@ def _structs(types: Iterable[type]) -> Iterator[type[msgspec.Struct]]:
 
 
 def _always_there(type_: type[msgspec.Struct]) -> Iterator[str]:
-    omits = type_.__struct_config__.omit_defaults
+    config = type_.__struct_config__
+    omits = config.omit_defaults
+    if config.tag_field is not None:
+        yield config.tag_field
     for one in msgspec.structs.fields(type_):
         if one.default is not msgspec.UNSET and (one.required or not omits):
             yield one.encode_name

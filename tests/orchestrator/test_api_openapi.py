@@ -51,6 +51,10 @@ def operation(endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
+def endpoint_of(operation_id: str) -> Endpoint:
+    return next(one for one in ENDPOINTS if one.operation_id == operation_id)
+
+
 def validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:
     """Return a validator of a schema whose references lead into the document."""
     return jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]})
@@ -131,7 +135,7 @@ def test_every_example_is_what_the_types_take(endpoint: Endpoint) -> None:
             msgspec.convert(value, endpoint.request)
     assert (endpoint.reply is None) == (examples.reply is None)
     assert endpoint.reply is None or isinstance(examples.reply, endpoint.reply)
-    assert (endpoint.event is None) == (examples.stream is None)
+    assert bool(endpoint.events) == (examples.stream is not None)
     assert ("{" in endpoint.path) == (examples.path is not None)
 
 
@@ -289,6 +293,32 @@ async def test_every_example_request_is_answered_as_described(
                 validator(schema).validate(answer.json())
             elif not missing:
                 assert_events_fit(answer.text, described["200"]["content"][kind]["x-event-schema"])
+
+
+async def test_every_event_of_a_response_is_described_by_its_type(tmp_path: Path) -> None:
+    schema = operation(endpoint_of("createResponse"))["responses"]["200"]["content"][
+        "text/event-stream"
+    ]["x-event-schema"]
+    kinds = schema["discriminator"]["mapping"]
+    whole, broken = {"input": "The cat sat."}, {"input": "The cat break sat on."}
+    cut = {"input": "The cat sat on the mat with a dog", "max_output_tokens": 3}
+    seen = set()
+    async with caller(tmp_path) as (backend, client):
+        for body in (whole, broken, cut):
+            if body is cut:
+                backend.engine.says = b"The cat sat"
+            ask = {"model": SUMMARY, "stream": True, **body}
+            stream = (await client.post("/v1/responses", json=ask)).text
+            assert_events_fit(stream, schema)
+            for block in stream.strip().split("\n\n"):
+                name, _, data = block.partition("\n")
+                event = json.loads(data.removeprefix("data: "))
+                assert name == f"event: {event['type']}"
+                described = DOCUMENT["components"]["schemas"][kinds[event["type"]].split("/")[-1]]
+                assert set(event) == set(described["properties"]) == set(described["required"])
+                seen.add(event["type"])
+
+    assert seen == set(kinds)
 
 
 def test_the_models_of_the_examples_are_those_of_the_build() -> None:

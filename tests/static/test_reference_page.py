@@ -78,6 +78,16 @@ async def test_objects_inside_of_a_field_unfold(tab: Page) -> None:
     await expect(text.first).to_be_visible()
 
 
+async def test_each_event_of_a_stream_unfolds_under_its_type(tab: Page) -> None:
+    await tab.goto("/reference")
+    body = tab.locator("#createResponse")
+
+    await body.get_by_text("Each event is one of 12", exact=True).click()
+    await body.get_by_text("Fields of response.output_text.delta", exact=True).click()
+
+    await expect(body.locator(".unfold .name").filter(has_text="delta").first).to_be_visible()
+
+
 async def test_the_language_is_chosen_once_for_all_operations(tab: Page, site: Served) -> None:
     await tab.goto("/reference")
 

@@ -157,3 +157,9 @@ export function inside(doc, schema) {
   });
   return found.filter((one, at) => found.findIndex(other => other.title === one.title) === at);
 }
+
+/** What the `type` of an object always is, if it has one. @param {Schema} schema @returns {string | undefined} */
+export function tagOf(schema) {
+  const known = schema.properties?.type?.enum ?? [];
+  return known.length === 1 ? known[0] : undefined;
+}

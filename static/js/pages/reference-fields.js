@@ -31,7 +31,7 @@ function Row({ doc, row, sent }) {
 
 /** Fields that are drawn only once they are asked for: some objects hold each other. */
 /** @param {{doc: Schema, title: string, schema: Schema, sent: boolean}} props */
-function Unfold({ doc, title, schema, sent }) {
+export function Unfold({ doc, title, schema, sent }) {
   const [open, setOpen] = useState(false);
   return html`<details class="unfold" onToggle=${(/** @type {ToggleEvent} */ event) => setOpen(event.newState === 'open')}>
     <summary>Fields of ${title}</summary>

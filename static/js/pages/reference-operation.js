@@ -2,9 +2,9 @@
 /** One operation: what it is for, what it takes, what it gives back, what can go wrong, code to copy. */
 import { html } from '/vendor/@/ui.js';
 import { CopyButton } from '../lib/code.js';
-import { inside, typeOf } from '../lib/openapi.js';
+import { inside, tagOf, typeOf } from '../lib/openapi.js';
 import { Code } from './reference-code.js';
-import { Fields, Prose, Rows } from './reference-fields.js';
+import { Fields, Prose, Rows, Unfold } from './reference-fields.js';
 
 /**
  * @typedef {import('../lib/openapi.js').Schema} Schema
@@ -51,8 +51,10 @@ const Answers = ({ doc, operation }) => operation.answers.map(answer => {
   const parts = inside(doc, schema);
   return html`<h4 key=${answer.type}>Answer <code class="kind">${answer.type}</code></h4>
     ${parts.length
-      ? html`<details class="unfold first"><summary>${answer.events ? 'Each event is a' : 'Fields of'} ${typeOf(doc, schema)}</summary>
-          ${parts.map(one => html`<${Fields} key=${one.title} doc=${doc} schema=${one.schema} sent=${false} />`)}</details>`
+      ? html`<details class="unfold first"><summary>${answer.events ? 'Each event is' : 'Fields of'} ${parts.length > 1 ? `one of ${parts.length}` : typeOf(doc, schema)}</summary>
+          ${parts.length > 1
+            ? html`<ul class="fields">${parts.map(one => html`<li key=${one.title}><${Unfold} doc=${doc} title=${tagOf(one.schema) ?? one.title} schema=${one.schema} sent=${false} /></li>`)}</ul>`
+            : html`<${Fields} doc=${doc} schema=${schema} sent=${false} />`}</details>`
       : html`<p class="says">The bytes of the file, as they are.</p>`}`;
 });
 
