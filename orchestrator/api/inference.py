@@ -11,7 +11,7 @@ from orchestrator.api.exchange import Exchange
 from orchestrator.api.misfits import one_of
 from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, JobId, NewJob, ParamValue
-from orchestrator.errors import BadRequest, ContextLengthExceeded, NotFound
+from orchestrator.errors import BadRequest, ContextLengthExceeded, NoCapacity, NotFound
 from orchestrator.storage.catalogue import Catalogue, Model
 from orchestrator.storage.keys import Principal
 from orchestrator.storage.token_counter import Limit, Measured
@@ -126,7 +126,18 @@ class Inference:
             _check_length(model, limit, text, one, name)
         self._take(exchange, sum([one.tokens for one in measured]))
         jobs = [self._job(exchange, model, one, at, params) for at, one in enumerate(measured)]
-        answers = await self._engine.answer(jobs)
+        try:
+            answers = await self._engine.answer(jobs)
+        except NoCapacity as refused:
+            if len(jobs) == 1 or "cpu_worker_busy" not in (refused.skipped or ()):
+                raise
+            # To wait, as `retry-after` has it, would not help what is too much by itself.
+            advice = f"The {len(jobs)} inputs may be too many for one request: send fewer at a time"
+            raise NoCapacity(
+                f"{refused.message} {advice}, or a batch.",
+                retry_after_s=refused.retry_after_s,
+                skipped=refused.skipped,
+            ) from None
         _note(exchange, answers)
         return answers
 

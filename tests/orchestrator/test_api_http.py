@@ -389,6 +389,25 @@ async def test_who_could_not_take_a_job_is_told_to_programs_too(tmp_path: Path) 
     assert error_of(empty)["code"] == "no_capacity"
 
 
+async def test_a_request_of_more_inputs_than_can_be_answered_in_time_is_told_to_send_fewer(
+    tmp_path: Path,
+) -> None:
+    asked = {"model": EMBEDDINGS, "input": ["a", "b", "c"]}
+    async with caller(tmp_path) as (backend, client):
+        busy = errors.NoCapacity("Busy.", retry_after_s=30, skipped={"cpu_worker_busy": 1})
+        backend.engine.failure = busy
+        many = await client.post("/v1/embeddings", json=asked)
+        one = await client.post("/v1/embeddings", json={**asked, "input": "a"})
+        backend.engine.failure = errors.NoCapacity("None.", skipped={"no_cpu_worker": 1})
+        absent = await client.post("/v1/embeddings", json=asked)
+
+    told = [reply.json()["error"]["message"] for reply in (many, one, absent)]
+    assert told[0].startswith("Busy. The 3 inputs may be too many for one request: send fewer")
+    assert told[1:] == ["Busy.", "None."]
+    assert many.headers["retry-after"] == "30"
+    assert many.json()["error"]["skipped"] == {"cpu_worker_busy": 1}
+
+
 async def test_a_project_s_rules_go_with_every_job_and_change_while_we_run(tmp_path: Path) -> None:
     async with caller(tmp_path, key_cache_ttl_s=0.0) as (backend, client):
         [project] = projects.list_projects(backend.database)
