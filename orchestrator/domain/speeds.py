@@ -5,10 +5,10 @@
 A volunteer's answers to a few short texts say little of its throughput: the call, the frames and
 the jitter of the round trip take longer than the tokens. So both terms are fitted, by least squares
 over exponentially weighted moments. Where all runs were of one size they cannot be told apart: a
-node's line is shrunk towards one through the origin, a CPU worker's towards the slope that it has
-measured itself, since it is our own process. One observation is a run: what was answered of one
-model from when the node got work until it had none, or for `RUN_S` of it, however many frames that
-took.
+node's line is shrunk towards one through the origin, a CPU worker's, while runs are short, towards
+the slope that it has measured itself: it is our own process. One observation is a run: what was
+answered of one model from when the node got work until it had none, or for `RUN_S` of it, however
+many frames that took.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ def learn(speed: Speed, tokens: int, seconds: float) -> None:
     speed.variance = (1.0 - gain) * (speed.variance + gain * more_tokens * more_tokens)
     speed.covariance = (1.0 - gain) * (speed.covariance + gain * more_tokens * more_s)
     per_token = max(speed.seconds, 1e-4) / speed.tokens
+    prior = per_token
     # Without it, short requests make a worker seem too slow for long ones, which are then refused:
-    # nothing long is answered, and nothing learnt.
-    prior = min(speed.calibrated_s or per_token, per_token)
+    # nothing long is answered, and nothing learnt. Runs of `RUN_S` show throughput themselves.
+    if speed.calibrated_s and speed.seconds < RUN_S:
+        prior = min(speed.calibrated_s, per_token)
     weight = SHRINKAGE * speed.tokens * speed.tokens
     slope = (speed.covariance + weight * prior) / (speed.variance + weight)
     slope = min(max(slope, min(LEAST_SLOPE * per_token, prior)), per_token)

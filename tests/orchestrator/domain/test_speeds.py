@@ -261,3 +261,13 @@ def test_a_worker_that_has_become_slower_with_long_runs_is_measured() -> None:
 
     assert speed.overhead_s + 150 / speed.tokens_per_s == pytest.approx(0.154, rel=0.05)
     assert speed.overhead_s + 300 / speed.tokens_per_s == pytest.approx(0.304, rel=0.15)
+
+
+def test_a_worker_under_load_is_measured_by_what_it_gets_done_though_all_runs_are_alike() -> None:
+    speed = Speed(3_000)
+    set_speed(speed, 3_000, is_believed=True)
+    for _ in range(40):
+        learn(speed, 150, 0.25)
+
+    assert speed.tokens_per_s == pytest.approx(600, rel=0.05)
+    assert speed.overhead_s == pytest.approx(0.0, abs=0.01)
