@@ -11,7 +11,14 @@ from orchestrator.api.exchange import Exchange
 from orchestrator.api.misfits import one_of
 from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, JobId, NewJob, ParamValue
-from orchestrator.errors import BadRequest, ContextLengthExceeded, NoCapacity, NotFound
+from orchestrator.errors import (
+    ApiError,
+    BadRequest,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    NoCapacity,
+    NotFound,
+)
 from orchestrator.storage.catalogue import Catalogue, Model
 from orchestrator.storage.keys import Principal
 from orchestrator.storage.token_counter import Limit, Measured
@@ -27,6 +34,10 @@ _ROUTES: Final[Mapping[models.Pipeline, tuple[str, ...]]] = {
     "iab-classification": (RESPONSES_ROUTE, CHAT_ROUTE, CLASSIFY_ROUTE),
     "extractive-summary": (RESPONSES_ROUTE, CHAT_ROUTE, SUMMARY_ROUTE),
 }
+
+
+# So many inputs may be what takes too long, and not what others have sent.
+_MANY: Final = 16
 
 
 class Answers(Protocol):
@@ -128,16 +139,12 @@ class Inference:
         jobs = [self._job(exchange, model, one, at, params) for at, one in enumerate(measured)]
         try:
             answers = await self._engine.answer(jobs)
-        except NoCapacity as refused:
-            if len(jobs) == 1 or "cpu_worker_busy" not in (refused.skipped or ()):
-                raise
-            # To wait, as `retry-after` has it, would not help what is too much by itself.
-            advice = f"The {len(jobs)} inputs may be too many for one request: send fewer at a time"
-            raise NoCapacity(
-                f"{refused.message} {advice}, or a batch.",
-                retry_after_s=refused.retry_after_s,
-                skipped=refused.skipped,
-            ) from None
+        except (NoCapacity, DeadlineExceeded) as error:
+            if len(jobs) >= _MANY and _is_for_want_of_time(error):
+                # To wait, as `retry-after` has it, would not help what is too much by itself.
+                many = f"The {len(jobs)} inputs may be too many for one request"
+                error.message += f" {many}: send fewer at a time."
+            raise
         _note(exchange, answers)
         return answers
 
@@ -337,3 +344,10 @@ def _note(exchange: Exchange, answers: Sequence[Answered]) -> None:
     exchange.attempts = sum(answer.attempts for answer in answers)
     if all(answer.node_id == first.node_id for answer in answers):
         exchange.node_id = first.node_id
+
+
+def _is_for_want_of_time(error: ApiError) -> bool:
+    """Whether all that could answer are there, but busy for too long."""
+    if isinstance(error, NoCapacity):
+        return "cpu_worker_busy" in (error.skipped or ())
+    return True

@@ -47,15 +47,13 @@ class Schemas:
         """Return the schema of a value of one of ``types``, told apart by their tags, if any."""
         if len(types) == 1:
             return self.ref(types[0])
-        told: Json = {"anyOf": [self.ref(one) for one in types]}
+        refs = [self.ref(one) for one in types]
         configs = [one.__struct_config__ for one in types]
-        if all(one.tag is not None for one in configs):
-            mapping = {
-                str(config.tag): REF.format(name=one.__name__)
-                for one, config in zip(types, configs, strict=True)
-            }
-            told["discriminator"] = {"propertyName": configs[0].tag_field, "mapping": mapping}
-        return told
+        if any(one.tag is None for one in configs):
+            return {"anyOf": refs}
+        mapping = {str(config.tag): ref["$ref"] for config, ref in zip(configs, refs, strict=True)}
+        tells = {"propertyName": configs[0].tag_field, "mapping": mapping}
+        return {"oneOf": refs, "discriminator": tells}
 
     def fields(self, query: type[msgspec.Struct]) -> Iterable[tuple[str, Json]]:
         """Return the schemas of a query string's parameters by name."""

@@ -392,20 +392,26 @@ async def test_who_could_not_take_a_job_is_told_to_programs_too(tmp_path: Path) 
 async def test_a_request_of_more_inputs_than_can_be_answered_in_time_is_told_to_send_fewer(
     tmp_path: Path,
 ) -> None:
-    asked = {"model": EMBEDDINGS, "input": ["a", "b", "c"]}
+    many, few = (
+        {"model": EMBEDDINGS, "input": [f"text {n}" for n in range(count)]} for count in (40, 2)
+    )
+    busy = errors.NoCapacity("Busy.", retry_after_s=30, skipped={"cpu_worker_busy": 1})
+    late = errors.DeadlineExceeded("Late.", retry_after_s=30)
+    absent = errors.NoCapacity("None.", skipped={"no_cpu_worker": 1})
+    told = []
     async with caller(tmp_path) as (backend, client):
-        busy = errors.NoCapacity("Busy.", retry_after_s=30, skipped={"cpu_worker_busy": 1})
-        backend.engine.failure = busy
-        many = await client.post("/v1/embeddings", json=asked)
-        one = await client.post("/v1/embeddings", json={**asked, "input": "a"})
-        backend.engine.failure = errors.NoCapacity("None.", skipped={"no_cpu_worker": 1})
-        absent = await client.post("/v1/embeddings", json=asked)
+        for failure, asked in ((busy, few), (busy, many), (late, many), (absent, many)):
+            backend.engine.failure = failure
+            reply = await client.post("/v1/embeddings", json=asked)
+            told.append((reply.json()["error"]["message"], reply.headers.get("retry-after")))
 
-    told = [reply.json()["error"]["message"] for reply in (many, one, absent)]
-    assert told[0].startswith("Busy. The 3 inputs may be too many for one request: send fewer")
-    assert told[1:] == ["Busy.", "None."]
-    assert many.headers["retry-after"] == "30"
-    assert many.json()["error"]["skipped"] == {"cpu_worker_busy": 1}
+    advice = " The 40 inputs may be too many for one request: send fewer at a time."
+    assert told == [
+        ("Busy.", "30"),
+        (f"Busy.{advice}", "30"),
+        (f"Late.{advice}", "30"),
+        ("None.", None),
+    ]
 
 
 async def test_a_project_s_rules_go_with_every_job_and_change_while_we_run(tmp_path: Path) -> None:

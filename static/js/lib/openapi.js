@@ -71,7 +71,7 @@ function operation(doc, path, method, raw) {
 export const matches = (one, search) => search.toLowerCase().split(/\s+/).every(word => one.words.includes(word));
 
 /** The alternatives of a schema, `null` left out. @param {Schema} schema @returns {Schema[]} */
-const variants = schema => (schema.anyOf ?? [schema]).filter((/** @type {Schema} */ one) => one.type !== 'null');
+const variants = schema => (schema.anyOf ?? schema.oneOf ?? [schema]).filter((/** @type {Schema} */ one) => one.type !== 'null');
 
 /** @param {Schema} schema */
 const nullable = schema => schema.type === 'null' || (schema.anyOf ?? []).some((/** @type {Schema} */ one) => one.type === 'null');
