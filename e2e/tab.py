@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ class Tab:
 
     # ── what the server says ─────────────────────────────────────────────────────────────────────
 
-    def row(self) -> dict[str, Any] | None:
-        """Return this tab's row in the operator's fleet."""
+    def row(self, *, now: bool = False) -> dict[str, Any] | None:
+        """Return this tab's row in the operator's fleet: ``now``, or up to a second ago."""
         wanted = self.node_id
-        return next((row for row in fleet(self.server)["nodes"] if row["id"] == wanted), None)
+        nodes = (fleet_now if now else fleet)(self.server)["nodes"]
+        return next((row for row in nodes if row["id"] == wanted), None)
 
     def state(self) -> tuple[str, str]:
         """Return the state of the tab as the server was told it, and the reason."""
@@ -191,6 +193,18 @@ def fleet(server: Server) -> dict[str, Any]:
         cookie = header.split(";")[0]
         server.console_cookie = cookie  # type: ignore[attr-defined]
     return read_stream(server, cookie)
+
+
+def fleet_now(server: Server) -> dict[str, Any]:
+    """Read a snapshot made after this call: the one at hand may be nearly a second old."""
+    asked_at = time.time()
+
+    def made_since() -> dict[str, Any] | None:
+        snapshot = fleet(server)
+        return snapshot if snapshot["at"] >= asked_at else None
+
+    snapshot: dict[str, Any] = eventually(made_since, what="the console's next picture")
+    return snapshot
 
 
 def read_stream(server: Server, cookie: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from e2e.server import ROOT, TRUSTING, UNHEDGED, Server, eventually, serving
-from e2e.tab import Tab, fleet, freeze, thaw
+from e2e.tab import Tab, fleet, fleet_now, freeze, thaw
 from e2e.texts import CLASSIFY, EMBED, SENTENCES, SUMMARISE, text_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -114,17 +114,8 @@ def asked_in_the_middle(
         return [answer for future in asked for answer in future.result()]
 
 
-def totals_after(server: Server, before: dict[str, Any], answers: int) -> dict[str, Any]:
-    """Return the console's counts once ``answers`` more are in them than ``before``.
-
-    What the console shows is a second old at most, and all may have been answered in less.
-    """
-
-    def in_them() -> dict[str, Any] | None:
-        totals: dict[str, Any] = fleet(server)["totals"]
-        return totals if answered(totals) >= answered(before) + answers else None
-
-    totals: dict[str, Any] = eventually(in_them, what=f"{answers} answers among those counted")
+def totals_now(server: Server) -> dict[str, Any]:
+    totals: dict[str, Any] = fleet_now(server)["totals"]
     return totals
 
 
@@ -143,7 +134,7 @@ def assert_all_right(server: Server, answers: list[tuple[str, Any]]) -> None:
 
 def test_a_closed_tabs_jobs_are_answered_elsewhere(server: Server, context: BrowserContext) -> None:
     tab = Tab(context, server).donate()
-    before = fleet(server)["totals"]
+    before = totals_now(server)
 
     answers = asked_in_the_middle(server, tab, 24, tab.page.close)
 
@@ -158,7 +149,7 @@ def test_a_crashed_tabs_jobs_are_answered_elsewhere(
     server: Server, context: BrowserContext
 ) -> None:
     tab = Tab(context, server).donate()
-    before = fleet(server)["totals"]
+    before = totals_now(server)
 
     answers = asked_in_the_middle(server, tab, 24, tab.crash)
 
@@ -190,13 +181,14 @@ def test_a_frozen_tabs_jobs_are_answered_by_the_cpu_worker_before_their_leases_e
     server = hasty_server
     tab = Tab(context, server).donate()
     pid = tab.renderer_pid()
-    before = fleet(server)["totals"]
+    before = totals_now(server)
     try:
         answers = asked_in_the_middle(server, tab, 4, lambda: freeze(pid))
-        totals = totals_after(server, before, len(answers))
+        totals = totals_now(server)
         assert_all_right(server, answers)
     finally:
         thaw(pid)
+    assert answered(totals) == answered(before) + len(answers)
     assert totals["hedged"] > before["hedged"]
     assert totals["rerouted"] == before["rerouted"]
 
@@ -207,20 +199,23 @@ def test_a_frozen_tabs_jobs_move_when_their_leases_end_and_nothing_is_answered_t
     server = patient_server
     tab = Tab(context, server).donate()
     pid = tab.renderer_pid()
-    before = fleet(server)["totals"]
+    before = totals_now(server)
     try:
         # freeze() returns only once the kernel says that the renderer is stopped.
         answers = asked_in_the_middle(server, tab, 12, lambda: freeze(pid))
-        totals = totals_after(server, before, len(answers))
-        assert totals["rerouted"] > before["rerouted"]
+        totals = totals_now(server)
         assert_all_right(server, answers)
-        totals = totals_after(server, totals, 1)
     finally:
         thaw(pid)
-    # Awake again it may still send what it had computed: that is counted and dropped.
-    eventually(lambda: not tab.state()[1].startswith("does not answer"), what="its return")
-    assert answered(fleet(server)["totals"]) == answered(totals)
-    assert server.infer("responses", CLASSIFY)[0] == 200
+    assert answered(totals) == answered(before) + len(answers)
+    assert totals["rerouted"] > before["rerouted"]
+    # Awake again it may still send what it had computed: that is counted and dropped. What it
+    # answers from here on comes after it.
+    again = [server.ask("responses", CLASSIFY)]
+    while again[-1][0] != "edge":
+        again.append(server.ask("responses", CLASSIFY))
+    # One was asked to see that all were right.
+    assert answered(totals_now(server)) == answered(totals) + 1 + len(again)
 
 
 # ── the server goes ──────────────────────────────────────────────────────────────────────────────

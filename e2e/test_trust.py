@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 from e2e.server import ROOT, TRUSTING, Server, eventually, serving
-from e2e.tab import Tab, fleet
+from e2e.tab import Tab, fleet, fleet_now
 from e2e.texts import ARTICLE, RECIPE, SENTENCES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -148,7 +148,7 @@ def test_trust_belongs_to_the_key_pair_and_outlives_the_tab_and_the_server(
     assert after is not None
     assert after["identity"] == before["identity"]
     assert after["level"] == "trusted"
-    assert fleet(server)["totals"]["audited"] == 0
+    assert fleet_now(server)["totals"]["audited"] == 0
     assert ask(server, ARTICLE)[0] == "edge"
     again.assert_clean()
     again.page.close()
@@ -170,11 +170,11 @@ def test_a_server_that_nobody_has_asked_yet_trusts_a_tab_after_three_compared_re
     levels = []
     for number in range(3):
         # Known questions go to an idle tab first; a trial beside the CPU worker wants it idle, too.
-        asked = eventually(lambda: idle(tab), timeout_s=TRUSTED_S, what="the idle tab")["agreed"]
-        levels.append(level(tab))
+        row = eventually(lambda: idle(tab), timeout_s=TRUSTED_S, what="the idle tab")
+        levels.append(row["level"])
         # Whichever answer came first: the customer gets it once it agrees with the other.
         ask(server, f"{SENTENCES[number]} {RECIPE}")
-        compared = functools.partial(agreed_more, tab, asked)
+        compared = functools.partial(agreed_more, tab, row["agreed"])
         eventually(compared, timeout_s=TRUSTED_S, what="the comparison")
 
     assert levels == ["newcomer"] * 3
@@ -185,7 +185,7 @@ def test_a_server_that_nobody_has_asked_yet_trusts_a_tab_after_three_compared_re
 
 def idle(tab: Tab) -> dict[str, Any] | None:
     """Return the tab's row once it has answered all known questions that it gets."""
-    row = tab.row()
+    row = tab.row(now=True)
     return row if row and row["agreed"] >= 10 and not row["slots_used"] else None
 
 
@@ -245,7 +245,7 @@ def test_a_node_that_calibrates_honestly_and_lies_afterwards_answers_no_customer
         assert vectors(server) == right
 
     assert liar["disagreed"] == 2
-    totals = fleet(server)["totals"]
+    totals = fleet_now(server)["totals"]
     assert (totals["answered_edge"], totals["disagreed"]) == (0, 2)
     listed = zerogpu(server, "nodes", "list", "--only", "quarantined")
     assert listed.startswith(liar["identity"][:16])
@@ -264,6 +264,7 @@ def test_a_server_whose_nodes_cannot_take_a_job_says_at_once_why_each_cannot(
     with serving(tmp_path / "data", "--no-cpu-worker", **options) as server:
         with beside("orchestrator", "worker", "--data-dir", str(server.data_dir)):
             tab = Tab(context, server).donate()
+            eventually(lambda: fleet(server)["totals"]["cpu_worker"] == "ready", what="the worker")
         eventually(lambda: fleet(server)["totals"]["cpu_worker"] == "off", what="its end")
         assert ask(server, ARTICLE)[0] == "edge"
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from browser_node.pipelines.vectors import dot
 from e2e.server import UNHEDGED, Server, eventually, serving
-from e2e.tab import Tab, Visitor, fleet
+from e2e.tab import Tab, Visitor, fleet, fleet_now
 from e2e.texts import ARTICLE, CLASSIFY, EMBED, RECIPE, SENTENCES, SUMMARISE, text_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -55,12 +55,12 @@ def tab(visitor: Visitor) -> Iterator[Tab]:
 def test_nothing_is_loaded_before_the_visitor_agrees(
     own_server: Server, context: BrowserContext
 ) -> None:
-    before = fleet(own_server)["totals"]["nodes"]
+    before = fleet_now(own_server)["totals"]["nodes"]
     tab = Tab(context, own_server).open()
     tab.page.wait_for_load_state("networkidle")
 
     assert not [url for url in tab.requests if "/runtime/" in url or "/models/" in url]
-    assert fleet(own_server)["totals"]["nodes"] == before
+    assert fleet_now(own_server)["totals"]["nodes"] == before
     tab.assert_clean()
 
 
