@@ -11,14 +11,7 @@ from orchestrator.api.exchange import Exchange
 from orchestrator.api.misfits import one_of
 from orchestrator.domain.fleet import DecisionRow
 from orchestrator.domain.model import Answered, JobId, NewJob, ParamValue
-from orchestrator.errors import (
-    ApiError,
-    BadRequest,
-    ContextLengthExceeded,
-    DeadlineExceeded,
-    NoCapacity,
-    NotFound,
-)
+from orchestrator.errors import BadRequest, ContextLengthExceeded, DeadlineExceeded, NotFound
 from orchestrator.storage.catalogue import Catalogue, Model
 from orchestrator.storage.keys import Principal
 from orchestrator.storage.token_counter import Limit, Measured
@@ -139,8 +132,8 @@ class Inference:
         jobs = [self._job(exchange, model, one, at, params) for at, one in enumerate(measured)]
         try:
             answers = await self._engine.answer(jobs)
-        except (NoCapacity, DeadlineExceeded) as error:
-            if len(jobs) >= _MANY and _is_for_want_of_time(error):
+        except DeadlineExceeded as error:
+            if len(jobs) >= _MANY:
                 # To wait, as `retry-after` has it, would not help what is too much by itself.
                 many = f"The {len(jobs)} inputs may be too many for one request"
                 error.message += f" {many}: send fewer at a time."
@@ -230,6 +223,8 @@ class Inference:
             exchange.deadline_s or self._deadline_s,
             exchange.priority,
             stream,
+            # The first stands for all.
+            0 if at else exchange.input_tokens,
         )
 
 
@@ -344,10 +339,3 @@ def _note(exchange: Exchange, answers: Sequence[Answered]) -> None:
     exchange.attempts = sum(answer.attempts for answer in answers)
     if all(answer.node_id == first.node_id for answer in answers):
         exchange.node_id = first.node_id
-
-
-def _is_for_want_of_time(error: ApiError) -> bool:
-    """Whether all that could answer are there, but busy for too long."""
-    if isinstance(error, NoCapacity):
-        return "cpu_worker_busy" in (error.skipped or ())
-    return True

@@ -60,7 +60,8 @@ _STATUSES: Final[Mapping[int, str]] = {
     429: "The key or its project asks for more than it may. Wait for `retry-after` seconds.",
     431: "The headers are too long, or too many.",
     500: "Our fault. Send it again, and tell us the `x-request-id` if that does not help.",
-    503: "Nothing is wrong with the request. Send it again after `retry-after` seconds.",
+    503: "Nothing is wrong with the request, unless the message says that it takes too long by"
+    " itself. Send it again after `retry-after` seconds.",
 }
 _NAMES: Final[Mapping[str, str]] = {
     "model": "Id or alias of a model.",

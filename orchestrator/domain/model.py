@@ -83,6 +83,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     ``priority`` batch: it runs in the background of all that are interactive, and waits for its
     turn until its deadline.
     ``stream``: its text is wanted as it comes, where the pipeline answers bit by bit.
+    ``request_tokens``: of the first job of a request, the tokens of all its jobs; 0 of the others.
     """
 
     job_id: JobId
@@ -95,6 +96,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     deadline_s: float = 30.0
     priority: Priority = "interactive"
     stream: bool = False
+    request_tokens: int = 0
 
 
 class Answered(msgspec.Struct, frozen=True, gc=False):

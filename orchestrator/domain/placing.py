@@ -29,7 +29,7 @@ from orchestrator.domain.decisions import Decision, Placed
 from orchestrator.domain.index import Tier, within
 from orchestrator.domain.leases import MAX_LEASE_S
 from orchestrator.domain.leases import Kind as LeaseKind
-from orchestrator.domain.model import Attempt, Job, Node, Purpose, Subject
+from orchestrator.domain.model import Attempt, Job, Node, ProjectId, Purpose, Subject
 from orchestrator.domain.placement import Placement
 from orchestrator.domain.turns import (
     AGEING_S,
@@ -50,6 +50,14 @@ KEPT_FREE_S: Final = 1.0
 # Nobody waits longer than this for the edge where the CPU worker would take half as long.
 SPILL_S: Final = 0.3
 SEEN_KEPT: Final = 256
+# A request is let in whose forecast takes so much of its time: the rest is for who comes after it,
+# and for what the forecast does not know.
+ADMITTED: Final = 0.8
+MIN_RETRY_AFTER_S: Final = 1.0
+# OpenAI's clients wait for no longer than that.
+MAX_RETRY_AFTER_S: Final = 60.0
+RETRY_JITTER: Final = 0.1
+_PROMISES_KEPT: Final = 1000
 NO_CAPACITY: Final = "No node and no CPU worker is available for this model."
 
 # The CPU workers are few: the best of them needs no search.
@@ -87,6 +95,8 @@ class Placing:
         self.worker_expected = False
         self.silent: list[Node] = []
         self._turns = Turns(board, self)
+        # Until when the CPU workers have enough to do with what was refused, if it all comes again.
+        self._promised: dict[ProjectId, float] = {}
 
     # ── one job ──────────────────────────────────────────────────────────────────────────────────
 
@@ -119,16 +129,19 @@ class Placing:
                 board.timers.arm(min(now + PATIENCE * wait_s + 0.25, latest_at), job.spec.job_id)
                 return
         found = found or self._barred(job)
-        if self.try_worker(job, now, found):
+        late = None
+        if fresh and job.spec.request_tokens > job.spec.tokens:
+            late = self._too_late(job, now, fresh=True)
+        if late is None and self.try_worker(job, now, found):
             return
         if self.worker_will_come(job):
-            late_s = self._too_late_s(job, now)
-            if late_s is None:
+            late = late or self._too_late(job, now, fresh=fresh)
+            if late is None:
                 board.queues.push("cloud", job, now)
             else:
                 found.skip("cpu_worker_busy")
-                message = f"All that could answer are busy for about {late_s:.0f} s."
-                self._give_up(job, found.skipped, now, message)
+                message, retry_after_s = late
+                self._give_up(job, found.skipped, now, message, retry_after_s)
         elif self.edge_could_come(job, now):
             board.queues.push("edge", job, now)
         else:
@@ -159,18 +172,69 @@ class Placing:
         found.sooner(router.soonest_s(busy, digest=digest, tokens=tokens, rng=self._rng) or 0.0)
         return found
 
-    def _too_late_s(self, job: Job, now: float) -> float | None:
-        """Return how long the CPU workers are busy, if that is longer than ``job`` can wait."""
+    def _too_late(self, job: Job, now: float, *, fresh: bool) -> tuple[str, float] | None:
+        """Return why the CPU workers cannot answer in time, and in how many seconds to try again.
+
+        A request is let in as a whole: who gets some of its answers in time gets nothing. Where
+        nodes have the model too, nobody knows how much of it they will take.
+        """
+        rate, spec = self._workers_tokens_per_s(job), job.spec
+        if not rate:
+            return None  # one is coming, and nobody knows when
+        left_s = job.deadline_at - now
+        own_tokens = spec.tokens
+        if fresh and spec.request_tokens:
+            left_s *= ADMITTED
+            if not (self._has_edge(job) and self.may_run_on_edge(job)):
+                own_tokens = spec.request_tokens
+        own_s = own_tokens / rate
+        before_s = worker_tokens(self._board, job, own_tokens) / rate
+        if before_s + own_s <= left_s:
+            return None
+        if own_s > left_s:
+            message = (
+                f"This request takes about {own_s:.0f} s of the CPU worker, and may take"
+                f" {left_s:.0f} s: send less at a time."
+            )
+            return message, MAX_RETRY_AFTER_S
+        message = f"All that could answer are busy for about {before_s:.0f} s."
+        return message, self._promise_s(job, before_s + own_s - left_s, own_s, now)
+
+    def backlog_s(self, job: Job) -> float:
+        """Return in how many seconds the CPU workers will have done what is before such a job."""
+        rate = self._workers_tokens_per_s(job)
+        tokens = worker_tokens(self._board, job, job.spec.tokens)
+        return self._jittered(tokens / rate if rate else 0.0)
+
+    def _promise_s(self, job: Job, wait_s: float, own_s: float, now: float) -> float:
+        """Return in how many seconds a refused request that takes ``own_s`` should come again.
+
+        Not before what its project was told before it has had its time, or all come for the first
+        gap and all but one in vain.
+        """
+        latest_at, promised = now + MAX_RETRY_AFTER_S, self._promised
+        again_at = min(max(now + wait_s, promised.pop(job.spec.project_id, 0.0)), latest_at)
+        if len(promised) >= _PROMISES_KEPT:
+            del promised[next(iter(promised))]
+        promised[job.spec.project_id] = min(again_at + own_s, latest_at)
+        return self._jittered(again_at - now)
+
+    def _jittered(self, seconds: float) -> float:
+        """Return when to try again: not all at once, nor later than clients wait."""
+        longer = seconds * (1.0 + RETRY_JITTER * self._rng.random())
+        return min(max(longer, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
+
+    def _workers_tokens_per_s(self, job: Job) -> float:
         digest = job.spec.digest
-        speeds = [
+        return sum(
             worker.speeds[digest].tokens_per_s
             for worker in self._board.workers.values()
             if digest in worker.speeds and not worker.stale
-        ]
-        if not speeds:
-            return None  # one is coming, and nobody knows when
-        busy_s = (worker_tokens(self._board, digest) + job.spec.tokens) / sum(speeds)
-        return busy_s if now + busy_s > job.deadline_at else None
+        )
+
+    def _has_edge(self, job: Job) -> bool:
+        fleet = self._board.index.fleets[job.spec.digest]
+        return bool(len(fleet.busy) or len(fleet.open["trusted", ""]))
 
     def may_run_on_edge(self, job: Job) -> bool:
         rules = job.spec.rules
@@ -326,7 +390,12 @@ class Placing:
         return 2 * finish_s < wait_s
 
     def _give_up(
-        self, job: Job, skipped: dict[str, int], now: float, message: str = NO_CAPACITY
+        self,
+        job: Job,
+        skipped: dict[str, int],
+        now: float,
+        message: str = NO_CAPACITY,
+        retry_after_s: float = 5.0,
     ) -> None:
         spec, board = job.spec, self._board
         model = board.models[spec.digest]
@@ -336,7 +405,7 @@ class Placing:
         if not board.workers:
             why["no_cpu_worker"] = 1
         self._note(job, Decision(None, skipped=why), "serve", now)
-        board.fail(job, "no_capacity", message, now, retry_after_s=5.0, skipped=why)
+        board.fail(job, "no_capacity", message, now, retry_after_s=retry_after_s, skipped=why)
 
     def _note(self, job: Job, decision: Decision, purpose: str, now: float) -> None:
         """Keep a decision that started no attempt."""

@@ -2,7 +2,8 @@
 
 There is one queue for each lane, model and demand on the nodes, so that a project whose region has
 nobody holds up no other. In a queue, projects share by weight within a class (interactive, batch):
-start-time fair queueing (Goyal, Vin, Cheng 1996), a job's cost being its tokens.
+start-time fair queueing (Goyal, Vin, Cheng 1996), a job's cost being its tokens. The queues for the
+CPU worker have one clock, as it is one and the same for all: projects share it whatever the model.
 
     start = max(virtual time, the project's last finish);  finish = start + cost / weight
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from browser_node.protocol import ModelDigest
@@ -51,26 +52,85 @@ class _Entry:
         return (self.start, self.number) < (other.start, other.number)
 
 
+class Share:
+    """What a project has waiting by one clock."""
+
+    __slots__ = ("jobs", "tokens", "weight")
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.tokens = 0
+        self.weight = 1.0
+
+
+class Clock:
+    """Virtual time of those that wait for the same, and what they have waiting."""
+
+    __slots__ = ("finish", "shares", "virtual")
+
+    def __init__(self) -> None:
+        self.virtual = 0.0
+        self.finish: dict[ProjectId, float] = {}
+        self.shares: dict[ProjectId, Share] = {}
+
+    def enters(self, job: Job) -> float:
+        """Take a job into account; returns its start."""
+        spec = job.spec
+        share = self.shares.get(spec.project_id)
+        if share is None:
+            share = self.shares[spec.project_id] = Share()
+        share.jobs += 1
+        share.tokens += spec.tokens
+        share.weight = spec.rules.weight
+        if job.attempts:
+            return -1.0
+        start = max(self.virtual, self.finish.get(spec.project_id, 0.0))
+        self.finish[spec.project_id] = start + (spec.tokens + _COST_TOKENS) / spec.rules.weight
+        return start
+
+    def leaves(self, job: Job) -> None:
+        spec = job.spec
+        share = self.shares[spec.project_id]
+        share.jobs -= 1
+        share.tokens -= spec.tokens
+        if not share.jobs:
+            del self.shares[spec.project_id]
+        if not self.shares:
+            # Nobody waits: the past says nothing about the next to come.
+            self.finish.clear()
+
+    def tokens_before(self, job: Job, own_tokens: int) -> float:
+        """Return the tokens of those that wait and go before the last of ``own_tokens`` more.
+
+        ``job``'s project has its own before it, and of each other what its weight gives it until
+        then.
+        """
+        spec = job.spec
+        share = self.shares.get(spec.project_id)
+        before = 0 if share is None else share.tokens
+        per_weight = (before + own_tokens) / spec.rules.weight
+        return before + sum(
+            min(other.tokens, other.weight * per_weight)
+            for project_id, other in self.shares.items()
+            if project_id != spec.project_id
+        )
+
+
 class _Class:
     """One priority class of one queue."""
 
-    __slots__ = ("finish", "heap", "size", "tokens", "virtual")
+    __slots__ = ("clock", "heap", "size", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.heap: list[_Entry] = []
-        self.finish: dict[ProjectId, float] = {}
-        self.virtual = 0.0
+        self.clock = clock
         self.size = 0
         self.tokens = 0
 
     def head(self) -> _Entry | None:
         while self.heap and self.heap[0].job is None:
             heapq.heappop(self.heap)
-        if not self.heap:
-            # Nobody waits: the past says nothing about the next to come.
-            self.finish.clear()
-            return None
-        return self.heap[0]
+        return self.heap[0] if self.heap else None
 
     def first(self, count: int) -> list[_Entry]:
         """Return the next ``count`` entries, however many wait behind them."""
@@ -87,9 +147,11 @@ class _Class:
 class FairQueue:
     __slots__ = ("classes", "key")
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, clocks: Mapping[Priority, Clock]) -> None:
         self.key = key
-        self.classes: dict[Priority, _Class] = {"interactive": _Class(), "batch": _Class()}
+        self.classes: dict[Priority, _Class] = {
+            priority: _Class(clock) for priority, clock in clocks.items()
+        }
 
     def __len__(self) -> int:
         return self.classes["interactive"].size + self.classes["batch"].size
@@ -103,6 +165,8 @@ class Queues:
         self.size = 0
         self.lanes: dict[Lane, int] = {"edge": 0, "cloud": 0}
         self.by_project: dict[ProjectId, int] = {}
+        # Of those that wait for the CPU worker.
+        self.cloud: dict[Priority, Clock] = _clocks()
         self._numbers = itertools.count()
 
     def push(self, lane: Lane, job: Job, now: float) -> None:
@@ -111,15 +175,10 @@ class Queues:
         key = Key(lane, spec.digest, spec.rules.region, spec.rules.verify)
         queue = self.all.get(key)
         if queue is None:
-            queue = self.all[key] = FairQueue(key)
+            clocks = self.cloud if lane == "cloud" else _clocks()
+            queue = self.all[key] = FairQueue(key, clocks)
         of = queue.classes[spec.priority]
-        if job.attempts:
-            start = -1.0
-        else:
-            start = max(of.virtual, of.finish.get(spec.project_id, 0.0))
-            cost = (spec.tokens + _COST_TOKENS) / spec.rules.weight
-            of.finish[spec.project_id] = start + cost
-        entry = _Entry(job, queue, start, next(self._numbers), now)
+        entry = _Entry(job, queue, of.clock.enters(job), next(self._numbers), now)
         heapq.heappush(of.heap, entry)
         job.waits_in = entry
         of.size += 1
@@ -143,8 +202,9 @@ class Queues:
         self.by_project[spec.project_id] -= 1
         if not self.by_project[spec.project_id]:
             del self.by_project[spec.project_id]
+        of.clock.leaves(job)
         if served:
-            of.virtual = max(of.virtual, entry.start)
+            of.clock.virtual = max(of.clock.virtual, entry.start)
         if not len(queue):
             del self.all[queue.key]
         elif len(of.heap) > 2 * of.size + 64:
@@ -169,3 +229,7 @@ class Queues:
             for entry in of.heap
             if entry.job is not None
         }
+
+
+def _clocks() -> dict[Priority, Clock]:
+    return {"interactive": Clock(), "batch": Clock()}

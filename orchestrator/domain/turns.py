@@ -11,6 +11,7 @@ has waited too.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -44,9 +45,7 @@ class Turns:
         for queue in queues.waiting("edge"):
             while queue.classes["interactive"].size and self._assign_edge(queue, now):
                 self._requests_in_a_row += 1
-        for queue in queues.waiting("cloud"):
-            while queue.classes["interactive"].size and self._assign_cloud(queue, now):
-                self._requests_in_a_row += 1
+        self._assign_requests_to_worker(now)
         self._assign_batches(now)
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
@@ -72,6 +71,29 @@ class Turns:
         job.cloud_only = placing.worker_will_come(job)
         placing.place(job, now)
         return not board.queues.waits(job, "edge")
+
+    def _assign_requests_to_worker(self, now: float) -> None:
+        """Start those that wait for the CPU worker: of all queues' heads the one whose turn it is.
+
+        A queue whose head has to stay is left alone until the next event.
+        """
+        heads = [
+            (head, queue)
+            for queue in self._board.queues.waiting("cloud")
+            if (head := queue.classes["interactive"].head()) is not None
+        ]
+        heapq.heapify(heads)
+        while heads:
+            _, queue = heads[0]
+            if not queue.classes["interactive"].size or not self._assign_cloud(queue, now):
+                heapq.heappop(heads)
+                continue
+            self._requests_in_a_row += 1
+            head = queue.classes["interactive"].head()
+            if head is None:
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (head, queue))
 
     def _assign_cloud(self, queue: FairQueue, now: float) -> bool:
         placing = self._placing
@@ -176,11 +198,13 @@ def edge_tokens(queues: Queues, digest: ModelDigest) -> int:
     )
 
 
-def worker_tokens(board: Board, digest: ModelDigest) -> float:
-    """Return the tokens that the CPU workers compute before those of a new request for a model."""
-    tokens: float = sum(
-        queue.classes["interactive"].tokens for queue in board.queues.waiting("cloud")
-    )
+def worker_tokens(board: Board, job: Job, own_tokens: int) -> float:
+    """Return the tokens that the CPU workers compute before the last of ``own_tokens`` of ``job``.
+
+    What runs there, and what waits and has its turn before.
+    """
+    digest = job.spec.digest
+    tokens = board.queues.cloud["interactive"].tokens_before(job, own_tokens)
     for worker in board.workers.values():
         speed = worker.speeds.get(digest)
         tokens += ahead_tokens(worker, 0.0 if speed is None else speed.tokens_per_s)

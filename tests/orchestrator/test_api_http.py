@@ -389,29 +389,35 @@ async def test_who_could_not_take_a_job_is_told_to_programs_too(tmp_path: Path) 
     assert error_of(empty)["code"] == "no_capacity"
 
 
-async def test_a_request_of_more_inputs_than_can_be_answered_in_time_is_told_to_send_fewer(
+async def test_a_request_of_many_inputs_that_got_late_is_told_to_send_fewer(
     tmp_path: Path,
 ) -> None:
     many, few = (
         {"model": EMBEDDINGS, "input": [f"text {n}" for n in range(count)]} for count in (40, 2)
     )
-    busy = errors.NoCapacity("Busy.", retry_after_s=30, skipped={"cpu_worker_busy": 1})
-    late = errors.DeadlineExceeded("Late.", retry_after_s=30)
-    absent = errors.NoCapacity("None.", skipped={"no_cpu_worker": 1})
     told = []
     async with caller(tmp_path) as (backend, client):
-        for failure, asked in ((busy, few), (busy, many), (late, many), (absent, many)):
-            backend.engine.failure = failure
+        for asked in (few, many):
+            backend.engine.failure = errors.DeadlineExceeded("Late.", retry_after_s=30)
             reply = await client.post("/v1/embeddings", json=asked)
             told.append((reply.json()["error"]["message"], reply.headers.get("retry-after")))
 
-    advice = " The 40 inputs may be too many for one request: send fewer at a time."
     assert told == [
-        ("Busy.", "30"),
-        (f"Busy.{advice}", "30"),
-        (f"Late.{advice}", "30"),
-        ("None.", None),
+        ("Late.", "30"),
+        ("Late. The 40 inputs may be too many for one request: send fewer at a time.", "30"),
     ]
+
+
+async def test_the_first_job_of_a_request_tells_the_tokens_of_all(tmp_path: Path) -> None:
+    async with caller(tmp_path) as (backend, client):
+        asked = {"model": EMBEDDINGS, "input": ["the cat", "the cat sat"]}
+        reply = await client.post("/v1/embeddings", json=asked)
+        one = await client.post("/v1/responses", json=ASK)
+
+    jobs = backend.engine.jobs
+    assert [job.request_tokens for job in jobs] == [
+        reply.json()["usage"]["total_tokens"], 0, one.json()["usage"]["input_tokens"]
+    ]  # fmt: skip
 
 
 async def test_a_project_s_rules_go_with_every_job_and_change_while_we_run(tmp_path: Path) -> None:

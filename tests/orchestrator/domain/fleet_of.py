@@ -78,6 +78,7 @@ def job(
     deadline_s: float = 30.0,
     digest: ModelDigest = MODEL,
     stream: bool = False,
+    request_tokens: int = 0,
 ) -> NewJob:
     return NewJob(
         job_id=JobId(name),
@@ -89,6 +90,7 @@ def job(
         deadline_s=deadline_s,
         priority=priority,
         stream=stream,
+        request_tokens=request_tokens,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from browser_node.protocol import AttemptId, NodeId
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.trust import Identity, Policy, RuntimeClass
 from tests.orchestrator.domain.fleet_of import (
     MODEL,
+    OTHER,
     RUNTIME,
     SPARE,
     TAB,
@@ -48,8 +51,107 @@ def test_a_job_that_the_cpu_worker_cannot_reach_in_time_is_refused_at_once() -> 
     ]
 
     assert refused.code == "no_capacity"
-    assert refused.retry_after_s == 5.0
+    # In three seconds it could be reached, and others who wait for that do not come all at once.
+    assert refused.retry_after_s == pytest.approx(3.5, abs=0.5)
+    assert refused.message == "All that could answer are busy for about 8 s."
     assert "cpu_worker_busy" in (refused.skipped or {})
+
+
+def test_refused_requests_are_told_to_come_one_after_the_other() -> None:
+    st = Stage()
+    st.join(WORKER, trusted=True, slots=1, tokens_per_s=100, rtt_s=0.0)
+    st.submit(job("long", tokens=100, deadline_s=30, request_tokens=2000, project="a"))
+    st.submit(*(job(f"rest{n}", tokens=100, deadline_s=30, project="a") for n in range(19)))
+
+    told = [
+        effect.failure.retry_after_s or 0.0
+        for number in range(8)
+        for effect in st.submit(
+            job(f"late{number}", tokens=500, deadline_s=20, request_tokens=1000, project="a")
+        )
+        if isinstance(effect, fx.Fail)
+    ]
+
+    # Ten seconds of work each: together they come as they can be done, and none after a minute.
+    assert told[:4] == pytest.approx([14, 24, 34, 44], rel=0.11)
+    assert told[6:] == [60.0, 60.0]
+
+
+def test_a_project_s_backlog_refuses_nobody_else_s_requests() -> None:
+    st = Stage()
+    st.join(WORKER, trusted=True, slots=4, tokens_per_s=100, rtt_s=0.0)
+    st.submit(*(job(f"hog{n}", tokens=100, project="hog", deadline_s=60) for n in range(40)))
+
+    st.submit(job("same", tokens=100, project="hog", deadline_s=10))
+    st.submit(job("guest", tokens=100, project="guest", deadline_s=10))
+    st.submit(job("poor", tokens=100, project="poor", deadline_s=10, weight=0.05))
+
+    # The guest has every second turn: its request is the next but one. One with a twentieth of
+    # the weight waits for twenty of the others'.
+    assert st.failures() == {"same": "no_capacity", "poor": "no_capacity"}
+
+
+def test_projects_share_the_cpu_worker_whatever_their_models_are() -> None:
+    st = Stage()
+    st.join(WORKER, trusted=True, slots=1, tokens_per_s=100, rtt_s=0.0)
+    st.do(ev.ModelReady(WORKER, OTHER, 100))
+    st.submit(*(job(f"hog{n}", tokens=10, project="hog", deadline_s=900) for n in range(40)))
+    st.submit(
+        *(job(f"o{n}", tokens=10, project="p", digest=OTHER, deadline_s=900) for n in range(40))
+    )
+
+    seen = []
+    for _ in range(21):
+        [text] = st.texts(WORKER)
+        seen.append(text.removeprefix("text of ")[0])
+        st.answer(WORKER)
+
+    assert seen[1:].count("o") == pytest.approx(10, abs=1)
+
+
+def test_a_request_that_cannot_be_answered_as_a_whole_is_refused_before_any_of_it_runs() -> None:
+    st = Stage()
+    st.join(WORKER, trusted=True, slots=1, tokens_per_s=100, rtt_s=0.0)
+
+    # Ten seconds: 800 tokens, and what else may come.
+    effects = st.submit(job("first", tokens=100, deadline_s=10, request_tokens=900))
+    effects += st.submit(job("whole", tokens=100, deadline_s=10, request_tokens=700))
+
+    [refused] = [effect.failure for effect in effects if isinstance(effect, fx.Fail)]
+    assert refused.job_id == "first"
+    assert refused.message == (
+        "This request takes about 9 s of the CPU worker, and may take 8 s: send less at a time."
+    )
+    assert refused.retry_after_s == 60.0
+    assert st.texts(WORKER) == ["text of whole"]
+
+
+def test_a_request_is_not_judged_by_the_cpu_worker_alone_where_nodes_have_the_model() -> None:
+    st = Stage()
+    st.join(WORKER, trusted=True, slots=1, tokens_per_s=100, rtt_s=0.0)
+    st.join(TAB, slots=1, tokens_per_s=100)
+    st.submit(job("a", tokens=45), job("b", tokens=45))
+
+    st.submit(job("first", tokens=40, deadline_s=10, request_tokens=900))
+
+    assert not st.failures()
+
+
+def test_who_got_no_answer_in_time_is_told_to_come_when_the_backlog_is_done() -> None:
+    s = scheduler()
+    join(s, WORKER, trusted=True, slots=1, tokens_per_s=100)
+    submit(s, job("running", tokens=100), job("late", tokens=10, deadline_s=3))
+    submit(s, *(job(f"j{n}", tokens=100, deadline_s=60) for n in range(19)))
+
+    [late] = [
+        effect.failure
+        for effect in s.handle(ev.Tick(), now=3.5)
+        if isinstance(effect, fx.Fail) and effect.failure.job_id == "late"
+    ]
+
+    assert late.code == "deadline_exceeded"
+    assert late.retry_after_s is not None
+    assert 20.0 <= late.retry_after_s <= 26.0
 
 
 def test_short_requests_give_no_reason_to_refuse_long_ones() -> None:
