@@ -76,7 +76,7 @@ class Saying:
 def ours(settings: Settings, count: int) -> tuple[ASGIApp, str]:
     """Return the API and a key of it."""
     database = open_database(settings.data_dir)
-    pepper = keys.load_pepper(settings.data_dir)
+    pepper = keys.load_pepper(database)
     writer = Writer(database, queue_max=settings.log_queue_max, flush_s=settings.log_flush_s)
     keyring = Keyring(
         pepper,

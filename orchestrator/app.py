@@ -212,7 +212,7 @@ class Application:
             supply=lambda: settings.batch_under_way,
             metrics=self._build_metrics(),
         )
-        self.batches = api.batches
+        self.batches, self._stop_api = api.batches, api.stop
         nonces = Nonces(self._clock)
         gate = Gate(
             nonces=nonces,
@@ -376,9 +376,10 @@ class Application:
 
     async def _put_away(self) -> None:
         self._serving = False
-        log.info("draining", up_to_s=self.settings.drain_s)
-        finished, _ = await asyncio.gather(
-            self.engine.drain(self.settings.drain_s), self.batches.stop(self.settings.drain_s)
+        within_s = self.settings.drain_s
+        log.info("draining", up_to_s=within_s)
+        finished, *_ = await asyncio.gather(
+            self.engine.drain(within_s), self.batches.stop(within_s), self._stop_api(within_s)
         )
         if not finished:
             log.warning("not everything was finished in time")
@@ -403,7 +404,7 @@ async def serve(settings: Settings, *, announce: Callable[[Started], None]) -> N
     """
     database = open_database(settings.data_dir)
     try:
-        pepper = load_pepper(settings.data_dir)
+        pepper = load_pepper(database)
         listener = listen.bind(settings)
         with listener:
             settings = dataclasses.replace(settings, port=listener.getsockname()[1])

@@ -20,7 +20,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage import console_sessions, keys, projects, standings
 from orchestrator.storage.audit_log import COMMAND_LINE
 from orchestrator.storage.catalogue import load_manifests
-from orchestrator.storage.database import Database, open_for_command
+from orchestrator.storage.database import Database, open_for_command, usable
 
 _data_dir: Final[Callable[[Any], Any]] = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Folder of database and keys [./var]."
@@ -51,8 +51,8 @@ def keys_group() -> None:
 @click.option("--name", default="command line", show_default=True, help="What the key is for.")
 def create(data_dir: Path | None, as_json: bool, name: str) -> None:
     """Make an API key; a running server takes it at once. It cannot be shown again."""
-    with _opened(data_dir) as (database, settings):
-        pepper = keys.load_pepper(settings.data_dir)
+    with _opened(data_dir) as (database, _):
+        pepper = keys.load_pepper(database)
         key = keys.create_key(database, pepper, name=name[:200], now=time.time())
     if as_json:
         click.echo(json.dumps({"api_key": key.api_key, "project_id": key.project_id}))
@@ -266,7 +266,8 @@ def _opened(data_dir: Path | None, **overrides: object) -> Iterator[tuple[Databa
     settings = Settings.from_env(os.environ, data_dir=data_dir, **overrides)
     database = open_for_command(settings.data_dir)
     try:
-        yield database, settings
+        with usable(settings.data_dir):
+            yield database, settings
     finally:
         database.close()
 

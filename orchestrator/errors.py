@@ -247,6 +247,10 @@ class ShuttingDown(Unavailable):
     default_code = "shutting_down"
 
 
+class BodyCutOff(ShuttingDown):
+    """The server stopped while the request's body was still coming."""
+
+
 class OperatorError(Exception):
     """A command cannot go on; its message is a sentence for the person at the terminal."""
 

@@ -61,10 +61,11 @@ _OWN: Final = frozenset(
 
 
 class Api(NamedTuple):
-    """The app, and the batches to be started and stopped with it."""
+    """The app, the batches to be started and stopped with it, and what ends bodies on their way."""
 
     app: ASGIApp
     batches: BatchService
+    stop: Callable[[float], Awaitable[None]]
 
 
 def is_api(path: str) -> bool:
@@ -171,4 +172,4 @@ def build_api(
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return keyless.get(scope["path"], public)(scope, receive, send)
 
-    return Api(app, service)
+    return Api(app, service, public.stop)

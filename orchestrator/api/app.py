@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
+from sqlalchemy.exc import OperationalError
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.api.arrivals import Arrivals
 from orchestrator.api.asgi import (
     ClientGone,
     Header,
@@ -49,13 +51,18 @@ from orchestrator.api.watch import Watch, Watches
 from orchestrator.clock import Clock
 from orchestrator.errors import (
     ApiError,
+    BodyCutOff,
     InternalError,
     Overloaded,
     RequestTimeout,
     Unauthorized,
+    Unavailable,
 )
 from orchestrator.settings import Settings
+from orchestrator.storage.database import was_refused
 from orchestrator.storage.idempotent import Scope as KeyScope
+from orchestrator.transport.cycle import WHOLE_ANSWER, in_two
+from orchestrator.transport.http import LINGER_S
 from orchestrator.transport.preflight import send_preflight
 
 # Not a status of HTTP: what the log says of a client that left before its answer.
@@ -94,6 +101,7 @@ class PublicApi:
     ) -> None:
         self._body_max_bytes = settings.body_max_bytes
         self._watches = Watches(body_timeout_s=settings.body_timeout_s)
+        self._arrivals = Arrivals()
         self._gate = gate
         self._limits = limits
         self._idempotency = idempotency
@@ -102,6 +110,10 @@ class PublicApi:
         self._numbers = Numbers(clock.wall)
         self._monotonic = clock.monotonic
         self._wall = clock.wall
+
+    async def stop(self, within_s: float) -> None:
+        """Let bodies on their way arrive within ``within_s``; who still sends one is told 503."""
+        await self._arrivals.stop(within_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "OPTIONS":
@@ -128,6 +140,7 @@ class PublicApi:
             headers += _CORS
         content_type = b"application/json"
         own: Sequence[Header] = ()
+        cut_off = False
         try:
             reply = await self._answer(exchange, scope, receive, send, headers)
             if isinstance(reply, bytes):
@@ -143,18 +156,22 @@ class PublicApi:
         except ApiError as error:
             status, code, body = error.status, error.code, error_body(error)
             headers += error_headers(error)
+            cut_off = isinstance(error, BodyCutOff)
         except ClientGone:
             self._recorder.record(exchange, CLIENT_GONE, "client_disconnected")
             return
         except _BrokeOff as broken:
             self._recorder.record(exchange, broken.error.status, broken.error.code)
             return
-        except Exception:
-            log.exception("request failed", request_id=exchange.request_id)
-            fault = _fault(exchange)
+        except Exception as error:
+            fault = _fault(exchange, error)
             status, code, body = fault.status, fault.code, error_body(fault)
+            headers += error_headers(fault)
         self._finish_headers(exchange, headers, status, own)
         try:
+            if cut_off:
+                await _send_last(send, receive, status, body, headers)
+                return
             await send_body(send, status, body, headers, content_type=content_type, scope=scope)
         finally:
             self._recorder.record(exchange, status, code)
@@ -193,16 +210,19 @@ class PublicApi:
                 refuse_encoded(sent.get(b"content-encoding"))
             body = b""
             if route.reads_body:
+                self._arrivals.begin(watch)
                 body = await read_body(
                     receive,
                     declared=sent.get(b"content-length"),
                     limit=self._body_max_bytes,
                     hold=exchange.hold,
                 )
+                self._arrivals.end(watch)
                 watch.reading = False
             else:
                 # Whoever reads the body watches over its pace.
                 self._watches.stop(watch)
+                exchange.receive = self._arrivals.follow(watch)
             # What reads its body by itself also settles by itself whether it came before.
             if exchange.scope is not None and route.reads_body:
                 got = await self._idempotency.begin(exchange.scope, digest_of(body))
@@ -214,7 +234,7 @@ class PublicApi:
                 if turn is not None:
                     reply = turn.relay(reply, exchange.place)
                 self._watches.resume(watch)
-                await self._relay(exchange, reply, send, headers)
+                await self._relay(exchange, reply, send, headers, watch)
             elif turn is not None:
                 turn.end(kept_reply(reply, exchange.place))
             return reply
@@ -223,12 +243,13 @@ class PublicApi:
                 turn.end(kept_error(error))
             raise
         except asyncio.CancelledError:
-            _explain(watch)
+            _explain(watch, self._arrivals)
             raise
         finally:
             if turn is not None:
                 turn.release()
             self._watches.stop(watch)
+            self._arrivals.end(watch)
             self._gate.leave(principal, exchange.held_bytes)
 
     async def _count_stray(self, exchange: Exchange) -> None:
@@ -256,7 +277,12 @@ class PublicApi:
         return route
 
     async def _relay(
-        self, exchange: Exchange, reply: Streamed, send: Send, headers: list[Header]
+        self,
+        exchange: Exchange,
+        reply: Streamed,
+        send: Send,
+        headers: list[Header],
+        watch: Watch,
     ) -> None:
         """Send an answer that flows; once it began, what goes wrong can only end it early."""
         headers += reply.headers
@@ -271,9 +297,12 @@ class PublicApi:
                 if reply.tells_errors:
                     await send({"type": "http.response.body", "body": b""})
                 raise _BrokeOff(error) from error
+            except asyncio.CancelledError as error:
+                if watch.client_gone or not self._arrivals.over:
+                    raise
+                raise _BrokeOff(self._arrivals.why(watch)) from error
             except Exception as error:
-                log.exception("answer broke off", request_id=exchange.request_id)
-                raise _BrokeOff(_fault(exchange)) from error
+                raise _BrokeOff(_fault(exchange, error)) from error
 
     def _finish_headers(
         self, exchange: Exchange, headers: list[Header], status: int, own: Sequence[Header] = ()
@@ -299,19 +328,53 @@ class _BrokeOff(Exception):
         self.error = error
 
 
-def _fault(exchange: Exchange) -> InternalError:
+def _fault(exchange: Exchange, error: Exception) -> ApiError:
+    """Log what went wrong on our side; returns what the customer is told."""
+    if isinstance(error, OperationalError) and was_refused(error):
+        reason = f"{type(error.orig).__name__}: {error.orig}"
+        log.error("database refused", request_id=exchange.request_id, error=reason)
+        return Unavailable(
+            "The server cannot write its database just now; try again.", retry_after_s=5
+        )
+    log.error("request failed", request_id=exchange.request_id, exc_info=error)
     return InternalError(
         f"Something went wrong on our side; it was logged as {exchange.request_id}."
     )
 
 
-def _explain(watch: Watch) -> None:
-    """Turn a cancellation by our own watch into what it means; leave any other as it is."""
-    if not (watch.client_gone or watch.timed_out):
+async def _send_last(
+    send: Send, receive: Receive, status: int, body: bytes, headers: list[Header]
+) -> None:
+    """Answer a request that is still being sent, and close.
+
+    Closed while more comes, the socket would be reset, and the answer lost with it: the client is
+    heard out until it has read the answer, but for no longer than `LINGER_S`.
+    """
+    headers += ((b"content-type", b"application/json"), (b"connection", b"close"))
+    start, whole = in_two(
+        {"type": WHOLE_ANSWER, "status": status, "headers": headers, "body": body}
+    )
+    await send(start)
+    await send({**whole, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _explain(watch: Watch, arrivals: Arrivals) -> None:
+    """Turn a cancellation by our own watch, or by our stopping, into what it means.
+
+    Leaves any other as it is.
+    """
+    if not (watch.client_gone or watch.timed_out or arrivals.over):
         return
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
     if watch.client_gone:
         raise ClientGone
+    if not watch.timed_out:
+        raise arrivals.why(watch)
     raise RequestTimeout("The request's body did not arrive in time: send it again.")

@@ -120,9 +120,9 @@ CODES: Final = (
     Code(503, "no_capacity", "No node, and no CPU worker, can take it now.", _RUNS),
     Code(503, "overloaded", "The queue is full."),
     Code(503, "deadline_exceeded", "Nobody answered in time.", _RUNS),
-    Code(503, "shutting_down", "The server is stopping.", _RUNS | _BATCHES),
+    Code(503, "shutting_down", "The server is stopping."),
     Code(503, "key_check_unavailable", "The key cannot be checked just now."),
-    Code(503, "service_unavailable", "The server cannot answer just now."),
+    Code(503, "service_unavailable", "The server cannot answer, or write its database, just now."),
 )
 
 

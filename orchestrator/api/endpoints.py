@@ -263,7 +263,8 @@ BATCHES: Final = (
         path="/v1/batches/{batch_id}/cancel",
         tag="Batches",
         summary="Cancel a batch",
-        description="Lines under way end; the others go to the error file. Again changes nothing.",
+        description="Lines under way have two seconds to be answered; what has no answer then goes "
+        "to the error file. Again changes nothing.",
         reply=batches.BatchObject,
         errors=(*_BODY, errors.StorageError),
     ),

@@ -206,11 +206,11 @@ class FilesRoutes:
     async def delete(self, exchange: Exchange, body: bytes) -> Reply:
         """Delete a file for good."""
         file = await self._find(exchange)
-        # The object first: should that fail, the customer can ask again.
-        await self._objects.delete(object_name(file.id))
+        # The row first: a file that is listed has its bytes, whatever fails in between.
         asked = exchange.project_id, file.id, self._wall()
         if not await asyncio.to_thread(self._files.delete, *asked):
             raise _not_found(exchange)
+        await self._discard(file.id)
         return replies.encode(FileDeleted(id=file.id))
 
     async def _store(self, form: Form, file_id: str) -> _Sent:
@@ -289,7 +289,7 @@ class FilesRoutes:
         return self._settle(scope, upload)
 
     async def _discard(self, file_id: str) -> None:
-        """Delete the object of an upload that came to nothing; the sweeper finds what stays."""
+        """Delete the object of no file; what the store cannot delete now is left to the sweeper."""
         with contextlib.suppress(StorageError):
             await self._objects.delete(object_name(file_id))
 

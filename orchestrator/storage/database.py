@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, exc
 
 from orchestrator.errors import OperatorError, SchemaMismatch
 from orchestrator.storage.lock import DataDirLock, lock_data_dir
@@ -27,6 +27,19 @@ FILE_NAME: Final = "zerogpu.db"
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _BUSY_TIMEOUT_MS: Final = 5_000
 _IMMEDIATE: Final = "zerogpu_immediate"
+# What the system refuses. SQLite's other errors are faults of ours, whose traceback is wanted.
+_REFUSED: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+# The low byte of an error code is the kind of error, the others are its details.
+_KIND: Final = 0xFF
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,16 @@ def open_database(data_dir: Path) -> Database:
     """Open for serving: take the lock, back up and migrate where needed.
 
     Raises `DataDirLocked` when another server runs on ``data_dir`` and `SchemaMismatch` when the
-    database is newer than this program.
+    database is newer than this program; `OperatorError` when the system refuses it.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = lock_data_dir(data_dir)
-    try:
-        return Database(_open_migrated(data_dir), data_dir / FILE_NAME, lock)
-    except BaseException:
-        lock.release()
-        raise
+    with usable(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = lock_data_dir(data_dir)
+        try:
+            return Database(_open_migrated(data_dir), data_dir / FILE_NAME, lock)
+        except BaseException:
+            lock.release()
+            raise
 
 
 def open_for_command(data_dir: Path) -> Database:
@@ -76,12 +90,50 @@ def open_for_command(data_dir: Path) -> Database:
     Migrates only when no server holds the directory. Raises as `open_database` does.
     """
     path = data_dir / FILE_NAME
-    if path.exists() and _current_schema(path) == SCHEMA:
-        return Database(_engine(path), path)
+    with usable(data_dir):
+        if path.exists() and _current_schema(path) == SCHEMA:
+            return Database(_engine(path), path)
     database = open_database(data_dir)
     if database.lock is not None:
         database.lock.release()
     return Database(database.engine, path)
+
+
+@contextlib.contextmanager
+def usable(data_dir: Path) -> Iterator[None]:
+    """Tell, as an `OperatorError`, what the system refuses to do in ``data_dir``."""
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(data_dir, f"{error.strerror}: {error.filename or data_dir}") from error
+    except (sqlite3.OperationalError, exc.OperationalError) as error:
+        if not was_refused(error):
+            raise
+        path = data_dir / FILE_NAME
+        cause = error.orig if isinstance(error, exc.OperationalError) else error
+        if _kind_of(error) == sqlite3.SQLITE_BUSY:
+            raise OperatorError(
+                f"another process has kept {path} locked for {_BUSY_TIMEOUT_MS / 1000:g} s: try"
+                " again, or end that process"
+            ) from error
+        raise _refusal(data_dir, f"{cause}: {path}") from error
+
+
+def was_refused(error: sqlite3.OperationalError | exc.OperationalError) -> bool:
+    """Whether the system or another process is what a statement failed for, and not we."""
+    return _kind_of(error) in _REFUSED
+
+
+def _kind_of(error: sqlite3.OperationalError | exc.OperationalError) -> int | None:
+    cause = error.orig if isinstance(error, exc.OperationalError) else error
+    return cause.sqlite_errorcode & _KIND if isinstance(cause, sqlite3.Error) else None
+
+
+def _refusal(data_dir: Path, reason: str) -> OperatorError:
+    return OperatorError(
+        f"the data directory {data_dir} cannot be used ({reason}): it must be a folder that this"
+        " user may read and write, on a disk with room; or choose another with --data-dir"
+    )
 
 
 def _open_migrated(data_dir: Path) -> Engine:
@@ -95,9 +147,17 @@ def _open_migrated(data_dir: Path) -> Engine:
     if current is not None and current < SCHEMA:
         _back_up(path, data_dir / "backups", current)
     engine = _engine(path)
-    if current != SCHEMA:
-        migrate(engine)
-    return engine
+    try:
+        if current != SCHEMA:
+            migrate(engine)
+        # A database that cannot be written to is found out now, not at the first request. To begin
+        # is not enough: SQLite makes do with a transaction for reading.
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM alembic_version WHERE false")
+        return engine
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def migrate(engine: Engine, *, to: str = SCHEMA) -> None:
@@ -123,6 +183,8 @@ def _current_schema(path: Path) -> str | None:
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
                 return None
+            if error.sqlite_errorcode & _KIND in _REFUSED:
+                raise
             raise OperatorError(f"{path} cannot be read: {error}") from error
         except sqlite3.DatabaseError as error:
             raise OperatorError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import shlex
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from orchestrator.domain.model import DEFAULT_RULES, KeyId, ProjectId, Rules
 from orchestrator.errors import OperatorError
-from orchestrator.storage.database import Database
+from orchestrator.storage.database import Database, usable
 from orchestrator.storage.projects import RULE_COLUMNS, rules_of
 from orchestrator.storage.schema import api_keys, projects
 
@@ -75,18 +76,40 @@ class Pepper:
         return keyed.digest()
 
 
-def load_pepper(data_dir: Path) -> Pepper:
-    """Read the pepper of ``data_dir``, making it on first use. Losing the file voids every key."""
+def load_pepper(database: Database) -> Pepper:
+    """Read the pepper beside ``database``, making it while there is no key that lives.
+
+    Losing the file voids every key; a new one in its place would do so without a word. Raises
+    `OperatorError`.
+    """
+    data_dir = database.path.parent
     path = data_dir / "pepper"
-    if not path.exists():
-        _make_pepper(path)
-    secret = path.read_bytes()
+    with usable(data_dir):
+        # In this order: whoever made a key at the same moment had made the pepper before.
+        needed = _has_living_key(database)
+        if not path.exists():
+            if needed:
+                listing = shlex.join(["zerogpu", "keys", "list", "--data-dir", str(data_dir)])
+                raise OperatorError(
+                    f"{path} is missing, and without it no API key of {database.path} can be"
+                    " checked: restore it from the backup. To start over instead, revoke every key"
+                    f" that `{listing}` shows as active (`zerogpu keys revoke`); after that a new"
+                    " pepper is made, and `zerogpu keys create` makes new keys"
+                )
+            _make_pepper(path)
+        secret = path.read_bytes()
     if len(secret) != _PEPPER_BYTES:
         raise OperatorError(
             f"{path} has {len(secret)} bytes instead of {_PEPPER_BYTES}: restore it from a backup;"
             " without it no API key can be checked"
         )
     return Pepper(secret)
+
+
+def _has_living_key(database: Database) -> bool:
+    query = select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)).limit(1)
+    with database.connect() as connection:
+        return connection.execute(query).first() is not None
 
 
 def _make_pepper(path: Path) -> None:

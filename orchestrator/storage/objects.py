@@ -197,10 +197,16 @@ def open_objects(settings: Settings) -> Objects:
 
 def _local(root: Path) -> Objects:
     root = root.absolute()
-    (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
-    # `mkdir` gives the mode to the innermost folder only, and the files are for their owner.
-    root.chmod(0o700)
-    _sync(root / FOLDER)
+    try:
+        (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+        # `mkdir` gives the mode to the innermost folder only, and the files are for their owner.
+        root.chmod(0o700)
+        _sync(root / FOLDER)
+    except OSError as error:
+        raise SettingsError(
+            f"files cannot be kept in {root} ({error.strerror}: {error.filename or root}): name a"
+            f" folder of this user's with {env_name('storage_url')}, or mend that one"
+        ) from error
     return Objects(LocalStore(root), root=root, part_bytes=_LOCAL_BYTES, piece_bytes=_LOCAL_BYTES)
 
 

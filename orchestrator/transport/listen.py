@@ -33,6 +33,8 @@ UNREAD_TIMEOUT_MS: Final = int(2000 * IDLE_S)
 UNSENT_MAX_BYTES: Final = 128 << 10
 # Beside sockets: the database, the worker, log files and what libraries open.
 SPARE_DESCRIPTORS: Final = 256
+# When all is finished that will be: for answers that are still being read.
+CLOSE_S: Final = 5
 
 log = structlog.get_logger("server")
 
@@ -108,7 +110,7 @@ def public_server(
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=CLOSE_S,
         backlog=BACKLOG,
     )
 

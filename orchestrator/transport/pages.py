@@ -41,7 +41,12 @@ from orchestrator.transport.headers import (
     worker_headers,
 )
 from orchestrator.transport.preflight import is_preflight, send_preflight
-from orchestrator.transport.strays import READING, is_program, send_nothing_here
+from orchestrator.transport.strays import (
+    READING,
+    is_program,
+    send_nothing_here,
+    send_only_read,
+)
 
 THEME_COOKIE: Final = "theme"
 STATS_MAX_AGE_S: Final = 1.0
@@ -138,9 +143,7 @@ class _Pages:
             else:
                 await send_nothing_here(scope, send)
         elif scope["method"] not in READING:
-            await send_reply(
-                scope, send, status=405, headers=[*inert_headers(), (b"allow", b"GET, HEAD")]
-            )
+            await send_only_read(scope, send)
         elif page := _PAGES.get(path):
             await self._page(scope, send, page)
         elif path == "/operate":

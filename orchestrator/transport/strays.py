@@ -11,7 +11,7 @@ from typing import Final
 import orjson
 from starlette.types import Scope, Send
 
-from orchestrator.errors import NotFound
+from orchestrator.errors import ApiError, MethodNotAllowed, NotFound
 from orchestrator.transport.assets import send_reply
 from orchestrator.transport.headers import Header, header, inert_headers
 
@@ -48,11 +48,27 @@ async def send_nothing_here(scope: Scope, send: Send) -> None:
         " paths are written as in /openapi.json: in lower case, without a second slash or one at"
         " the end."
     )
+    await _send(scope, send, error)
+
+
+async def send_only_read(scope: Scope, send: Send) -> None:
+    """Answer 405 as the API would: what is here can only be read."""
+    method, path = scope["method"][:_METHOD_CHARS], scope["path"][:_PATH_CHARS]
+    allowed = "GET, HEAD"
+    error = MethodNotAllowed(
+        f"{path} takes {allowed}, not {method}: it is no operation of the API. Those are in"
+        " /openapi.json.",
+        allowed=allowed,
+    )
+    await _send(scope, send, error, (b"allow", allowed.encode()))
+
+
+async def _send(scope: Scope, send: Send, error: ApiError, *headers: Header) -> None:
     number = secrets.token_hex(12).encode()
     await send_reply(
         scope,
         send,
         status=error.status,
-        headers=[*inert_headers(), *_HEADERS, (b"x-request-id", b"req_" + number)],
+        headers=[*inert_headers(), *_HEADERS, (b"x-request-id", b"req_" + number), *headers],
         body=orjson.dumps(error.envelope()),
     )

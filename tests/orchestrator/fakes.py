@@ -276,7 +276,7 @@ def backend_in(folder: Path, **overrides: object) -> Iterator[Backend]:
     build_dir = write_build(folder / "build")
     settings = Settings.from_env({}, data_dir=folder / "data", build_dir=build_dir, **overrides)
     database = database_in(settings.data_dir)
-    pepper = keys.load_pepper(settings.data_dir)
+    pepper = keys.load_pepper(database)
     writer = Writer(database, queue_max=settings.log_queue_max, flush_s=settings.log_flush_s)
     keyring = Keyring(
         pepper,

@@ -250,6 +250,21 @@ async def test_it_is_served_without_a_key_and_may_be_kept(tmp_path: Path) -> Non
     assert all(re.fullmatch("req_[0-9a-f]{24}", one) for one in numbers)
 
 
+async def test_of_all_that_is_under_v1_only_the_description_is_served_to_head(
+    tmp_path: Path,
+) -> None:
+    async with caller(tmp_path) as (_, client):
+        description = await client.head("/v1/openapi.json")
+        others = [
+            await client.head(endpoint.path.replace("{", "").replace("}", ""))
+            for endpoint in ENDPOINTS
+            if endpoint.method == "GET"
+        ]
+
+    assert description.status_code == 200
+    assert {(reply.status_code, reply.content) for reply in others} == {(405, b"")}
+
+
 async def test_what_is_made_for_a_key_is_not_stored_on_the_way(tmp_path: Path) -> None:
     async with caller(tmp_path) as (_, client):
         asked = {"model": SUMMARY, "input": "the cat sat. a dog ran"}

@@ -35,7 +35,7 @@ async def test_nobody_is_answered_before_it_is_known_which_batches_to_go_on_with
     with listen.bind(dataclasses.replace(settings, port=0)) as listener:
         port = listener.getsockname()[1]
         settings = dataclasses.replace(settings, port=port)
-        application = Application(settings, database, load_pepper(tmp_path))
+        application = Application(settings, database, load_pepper(database))
         started = asyncio.Event()
         running = asyncio.create_task(application.run(listener, started=started.set))
         await asyncio.to_thread(looking.wait, 30)

@@ -51,7 +51,7 @@ def test_a_key_is_printed_as_json_and_nothing_else(run: Run, tmp_path: Path) -> 
     assert result.stdout.count("\n") == 1
     assert result.stderr == ""
     database = open_for_command(tmp_path / "data")
-    digest = keys.load_pepper(tmp_path / "data").digest(made["api_key"].encode())
+    digest = keys.load_pepper(database).digest(made["api_key"].encode())
     found = keys.find_key(database, digest)
     database.close()
     assert found is not None

@@ -155,3 +155,8 @@ async def test_what_is_here_can_be_read_by_programs_too_and_only_read(url: str, 
 
     assert read.status_code == 200
     assert (written.status_code, written.headers["allow"]) == (405, "GET, HEAD")
+    assert written.headers["content-type"] == "application/json"
+    assert written.headers["x-request-id"].startswith("req_")
+    error = orjson.loads(written.content)["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "method_not_allowed")
+    assert error["message"].startswith(f"{path} takes GET, HEAD, not POST: ")

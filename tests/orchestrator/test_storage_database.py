@@ -148,6 +148,22 @@ def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
         db.open_database(tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="the system refuses root nothing")
+@pytest.mark.parametrize("name", [db.FILE_NAME, "."])
+def test_a_database_that_cannot_be_written_to_is_refused_at_the_start(
+    tmp_path: Path, name: str
+) -> None:
+    db.open_database(tmp_path).close()
+    mode = (tmp_path / name).stat().st_mode
+    (tmp_path / name).chmod(mode & 0o555)
+
+    with pytest.raises(OperatorError, match=f"the data directory {tmp_path} cannot be used"):
+        db.open_database(tmp_path)
+
+    (tmp_path / name).chmod(mode)
+    assert db._current_schema(tmp_path / db.FILE_NAME) == db.SCHEMA
+
+
 def test_a_second_server_is_told_who_has_the_directory(tmp_path: Path) -> None:
     database = db.open_database(tmp_path)
 

@@ -25,8 +25,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def pepper(tmp_path: Path) -> keys.Pepper:
-    return keys.load_pepper(tmp_path)
+def pepper(database: Database) -> keys.Pepper:
+    return keys.load_pepper(database)
 
 
 def everything_stored(database: Database) -> str:
@@ -57,20 +57,55 @@ def test_the_digest_is_hmac_sha256_under_the_pepper(tmp_path: Path, pepper: keys
     assert pepper.digest(b"a key") == expected
 
 
-def test_the_pepper_is_made_once_and_is_for_its_owner_only(tmp_path: Path) -> None:
-    first = keys.load_pepper(tmp_path)
-    again = keys.load_pepper(tmp_path)
+def test_the_pepper_is_made_once_and_is_for_its_owner_only(
+    database: Database, tmp_path: Path
+) -> None:
+    first = keys.load_pepper(database)
+    again = keys.load_pepper(database)
 
     assert first.secret == again.secret
     assert (tmp_path / "pepper").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["pepper"]
+    assert [path.name for path in tmp_path.glob("pepper*")] == ["pepper"]
 
 
-def test_a_damaged_pepper_is_refused_rather_than_used(tmp_path: Path) -> None:
+def test_a_damaged_pepper_is_refused_rather_than_used(database: Database, tmp_path: Path) -> None:
     (tmp_path / "pepper").write_bytes(b"short")
 
     with pytest.raises(OperatorError, match="has 5 bytes instead of 32"):
-        keys.load_pepper(tmp_path)
+        keys.load_pepper(database)
+
+
+def test_a_lost_pepper_is_not_replaced_while_there_are_keys_that_it_would_void(
+    database: Database, pepper: keys.Pepper, tmp_path: Path
+) -> None:
+    made = keys.create_key(database, pepper, name="mine", now=1.0)
+    (tmp_path / "pepper").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(OperatorError, match=r"is missing.*restore it from the backup") as told:
+        keys.load_pepper(database)
+
+    assert str(tmp_path / "pepper") in str(told.value)
+    assert not (tmp_path / "pepper").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "pepper")
+    again = keys.load_pepper(database)
+    assert keys.find_key(database, again.digest(made.api_key.encode())) is not None
+
+
+def test_one_starts_over_without_the_pepper_by_revoking_every_key(
+    database: Database, pepper: keys.Pepper, tmp_path: Path
+) -> None:
+    lost = [keys.create_key(database, pepper, name=name, now=1.0) for name in ("a", "b")]
+    (tmp_path / "pepper").unlink()
+
+    assert keys.revoke_key(database, lost[0].key_id, now=2.0)
+    with pytest.raises(OperatorError, match="zerogpu keys revoke"):
+        keys.load_pepper(database)
+    assert keys.revoke_key(database, lost[1].key_id, now=2.0)
+
+    anew = keys.load_pepper(database)
+    made = keys.create_key(database, anew, name="c", now=3.0)
+    assert anew.secret != pepper.secret
+    assert keys.find_key(database, anew.digest(made.api_key.encode())) is not None
 
 
 def test_all_keys_belong_to_one_default_project(database: Database, pepper: keys.Pepper) -> None:

@@ -33,16 +33,16 @@ def change(database: Database, project_id: str, **changes: object) -> Rules | No
 
 
 @pytest.fixture
-def made(database: Database, tmp_path: Path) -> keys.NewKey:
-    return keys.create_key(database, keys.load_pepper(tmp_path), name="k", now=1.0)
+def made(database: Database) -> keys.NewKey:
+    return keys.create_key(database, keys.load_pepper(database), name="k", now=1.0)
 
 
 def test_every_rule_is_a_column() -> None:
     assert set(Rules.__struct_fields__) <= set(table.columns.keys())
 
 
-def test_rules_are_read_with_the_key(database: Database, made: keys.NewKey, tmp_path: Path) -> None:
-    digest = keys.load_pepper(tmp_path).digest(made.api_key.encode())
+def test_rules_are_read_with_the_key(database: Database, made: keys.NewKey) -> None:
+    digest = keys.load_pepper(database).digest(made.api_key.encode())
     before = keys.find_key(database, digest)
     strict = Rules("always", "trusted", "NA-US", 0.5, replays=False)
 
