@@ -30,10 +30,12 @@ def main(texts: Iterator[tuple[str, str]], answers: Path) -> None:
         api_key="unused",
         default_headers={"x-api-key": api_key()},
     )
-    ids: list[str] = []
+    ids: dict[str, None] = {}
     lines = io.BytesIO()
     for text_id, text in texts:
-        ids.append(text_id)
+        if text_id in ids:
+            sys.exit(f"The id {text_id!r} is there twice: answers are told apart by their ids.")
+        ids[text_id] = None
         body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
         url = "/v1/chat/completions"
         line = {"custom_id": text_id, "method": "POST", "url": url, "body": body}
@@ -51,7 +53,10 @@ def main(texts: Iterator[tuple[str, str]], answers: Path) -> None:
             counts = batch.request_counts
             print(f"{batch.status}: {counts.completed} of {counts.total}", file=sys.stderr)
     if batch.status != "completed" or batch.output_file_id is None:
-        sys.exit(f"The batch {batch.id} ended with the status {batch.status}, without answers.")
+        told = f"The batch {batch.id} ended with the status {batch.status}, without answers."
+        if batch.error_file_id is not None:
+            told += f" Why, line by line, is in its error file {batch.error_file_id}."
+        sys.exit(told)
 
     said = {}
     for raw in client.files.content(batch.output_file_id).iter_lines():
@@ -63,6 +68,8 @@ def main(texts: Iterator[tuple[str, str]], answers: Path) -> None:
         # A line that failed is in the batch's error file; its row stays empty.
         rows.writerows([text_id, said.get(text_id, "")] for text_id in ids)
     print(f"{len(said)} of {len(ids)} answers in {answers}")
+    if batch.error_file_id is not None:
+        print(f"Why the others have none is in the batch's error file {batch.error_file_id}.")
 
 
 def made_up(count: int) -> Iterator[tuple[str, str]]:
@@ -72,8 +79,12 @@ def made_up(count: int) -> Iterator[tuple[str, str]]:
 
 
 def read(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(newline="") as opened:
-        for row in csv.DictReader(opened):
+    # Excel's "CSV UTF-8" begins with a byte order mark, which would be part of the first column.
+    with path.open(newline="", encoding="utf-8-sig") as opened:
+        rows = csv.DictReader(opened)
+        if not {"id", "text"} <= set(rows.fieldnames or ()):
+            sys.exit(f"{path} must begin with a line of columns, id and text among them.")
+        for row in rows:
             yield row["id"], row["text"]
 
 

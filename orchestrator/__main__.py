@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 import uvloop
 
 from bench.fleet.cli import simulate
 from orchestrator import app, commands, logs
 from orchestrator.errors import OperatorError
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, unknown_variables
 
 _data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Folder of database and keys [./var]."
@@ -47,6 +50,7 @@ def serve(**options: Any) -> None:
         options["forwarded_allow_ips"] = tuple(options["forwarded_allow_ips"].split(","))
     settings = Settings.from_env(os.environ, **options)
     logs.set_up_logs(settings)
+    _warn_of_unknown(os.environ)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(app.serve(settings, announce=_announce))
 
@@ -117,8 +121,13 @@ def _announce(started: app.Started) -> None:
     out(f"  donate this browser    {started.url}/volunteer")
     first = started.first
     if first is None:
-        out("  sign in to the console  zerogpu console-link")
-        out("  make another API key    zerogpu keys create")
+        settings = started.settings
+        data_dir = str(settings.data_dir)
+        place = [] if settings.data_dir == Settings.data_dir else ["--data-dir", data_dir]
+        # What the options of this process made of it, the command cannot know.
+        url = [] if started.url == Settings().url else ["--public-url", started.url]
+        out(f"  sign in to the console  {_command('console-link', *place, *url)}")
+        out(f"  make another API key    {_command('keys', 'create', *place)}")
         return
     out(f"  console (one-time link) {started.url}/console/sign-in?token={first.console_token}")
     out(f"  API key (shown once)    {first.api_key}")
@@ -132,6 +141,25 @@ def _announce(started: app.Started) -> None:
         'and the city celebrated its first cup in thirty years."}'
         "'"
     )
+
+
+def _command(*words: str) -> str:
+    """Return a command line as it works in the shell and folder that this process began in."""
+    begun = Path(sys.argv[0])
+    program = [str(begun)] if begun.name == "zerogpu" else [sys.executable, "-m", "orchestrator"]
+    return shlex.join([*program, *words])
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    """Log what looks like a setting and is none: a typing error would be ignored silently."""
+    if unknown := unknown_variables(environ):
+        structlog.get_logger("server").warning(
+            "ignored: there are no such settings",
+            variables=", ".join(
+                f"{variable} (did you mean {alike}?)" if alike else variable
+                for variable, alike in unknown.items()
+            ),
+        )
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import types
@@ -15,6 +16,11 @@ from typing import Annotated, Any, Final, Literal
 from orchestrator.errors import SettingsError
 
 PREFIX: Final = "ZEROGPU_"
+# What programs beside the server read: the examples, and a test.
+OTHER_VARIABLES: Final = frozenset(
+    PREFIX + name for name in ("API_KEY", "MODEL", "PROJECT_ID", "TEST_EXAMPLES", "URL")
+)
+_ALIKE_MIN: Final = 0.8
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 _BATCHABLE: Final = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/embeddings"})
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -440,6 +446,19 @@ class Described:
 def env_name(name: str) -> str:
     """Return the environment variable of the setting called ``name``."""
     return PREFIX + name.upper()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that look like settings and are none, each with the one it resembles."""
+    names = [name.upper() for name in _described()]
+    known = OTHER_VARIABLES | {PREFIX + name for name in names}
+    unknown: dict[str, str | None] = {}
+    for variable in sorted(environ.keys() - known):
+        if variable.startswith(PREFIX):
+            written = variable.removeprefix(PREFIX)
+            alike = difflib.get_close_matches(written, names, n=1, cutoff=_ALIKE_MIN)
+            unknown[variable] = PREFIX + alike[0] if alike else None
+    return unknown
 
 
 def describe() -> list[Described]:

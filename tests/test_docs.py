@@ -22,7 +22,7 @@ from orchestrator import errors
 from orchestrator.__main__ import cli
 from orchestrator.api.codes import CODES
 from orchestrator.api.endpoints import ENDPOINTS
-from orchestrator.settings import Settings, describe
+from orchestrator.settings import OTHER_VARIABLES, Settings, describe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -133,8 +133,7 @@ def test_the_settings_table_is_that_of_the_code() -> None:
 
 def test_every_variable_a_page_names_is_a_setting() -> None:
     known = {setting.variable for setting in describe()}
-    # What the examples read, and what is not ours.
-    known |= {"ZEROGPU_URL", "ZEROGPU_API_KEY", "ZEROGPU_MODEL", "ZEROGPU_PROJECT_ID"}
+    known |= OTHER_VARIABLES
     for path in [*PAGES, *EXAMPLES]:
         for variable in re.findall(r"\bZEROGPU_[A-Z_]+\b", path.read_text()):
             assert variable in known, f"{name_of(path)} names {variable}"
