@@ -54,10 +54,11 @@ SEEN_KEPT: Final = 256
 # and for what the forecast does not know.
 ADMITTED: Final = 0.8
 MIN_RETRY_AFTER_S: Final = 1.0
-# OpenAI's clients wait for no longer than that.
+# Not all of OpenAI's clients wait for longer than that.
 MAX_RETRY_AFTER_S: Final = 60.0
 RETRY_JITTER: Final = 0.1
 _PROMISES_KEPT: Final = 1000
+_PROMISED_MOST: Final = 10
 NO_CAPACITY: Final = "No node and no CPU worker is available for this model."
 
 # The CPU workers are few: the best of them needs no search.
@@ -132,7 +133,9 @@ class Placing:
         late = None
         if fresh and job.spec.request_tokens > job.spec.tokens:
             late = self._too_late(job, now, fresh=True)
-        if late is None and self.try_worker(job, now, found):
+        # Whoever waits for the CPU worker goes first there, too.
+        queued = fresh and bool(board.queues.cloud["interactive"].shares)
+        if late is None and not queued and self.try_worker(job, now, found):
             return
         if self.worker_will_come(job):
             late = late or self._too_late(job, now, fresh=fresh)
@@ -172,7 +175,7 @@ class Placing:
         found.sooner(router.soonest_s(busy, digest=digest, tokens=tokens, rng=self._rng) or 0.0)
         return found
 
-    def _too_late(self, job: Job, now: float, *, fresh: bool) -> tuple[str, float] | None:
+    def _too_late(self, job: Job, now: float, *, fresh: bool) -> tuple[str, float | None] | None:
         """Return why the CPU workers cannot answer in time, and in how many seconds to try again.
 
         A request is let in as a whole: who gets some of its answers in time gets nothing. Where
@@ -191,13 +194,14 @@ class Placing:
         before_s = worker_tokens(self._board, job, own_tokens) / rate
         if before_s + own_s <= left_s:
             return None
-        if own_s > left_s:
+        if fresh and own_s > left_s:
             message = (
-                f"This request takes about {own_s:.0f} s of the CPU worker, and may take"
-                f" {left_s:.0f} s: send less at a time."
+                f"This request takes about {_seconds(own_s)} of the CPU worker, and may take"
+                f" {_seconds(left_s)}: send less at a time."
             )
-            return message, MAX_RETRY_AFTER_S
-        message = f"All that could answer are busy for about {before_s:.0f} s."
+            # To send the same again would not help, however late.
+            return message, None
+        message = f"All that could answer are busy for about {_seconds(before_s)}."
         return message, self._promise_s(job, before_s + own_s - left_s, own_s, now)
 
     def backlog_s(self, job: Job) -> float:
@@ -212,17 +216,21 @@ class Placing:
         Not before what its project was told before it has had its time, or all come for the first
         gap and all but one in vain.
         """
-        latest_at, promised = now + MAX_RETRY_AFTER_S, self._promised
-        again_at = min(max(now + wait_s, promised.pop(job.spec.project_id, 0.0)), latest_at)
+        first_at, promised = now + wait_s, self._promised
+        again_at = max(first_at, promised.pop(job.spec.project_id, 0.0))
+        # One client that asks on and on is not as many as it seems.
+        again_at = min(again_at, first_at + _PROMISED_MOST * own_s)
         if len(promised) >= _PROMISES_KEPT:
             del promised[next(iter(promised))]
-        promised[job.spec.project_id] = min(again_at + own_s, latest_at)
+        promised[job.spec.project_id] = again_at + own_s
         return self._jittered(again_at - now)
 
     def _jittered(self, seconds: float) -> float:
         """Return when to try again: not all at once, nor later than clients wait."""
         longer = seconds * (1.0 + RETRY_JITTER * self._rng.random())
-        return min(max(longer, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
+        if longer >= MAX_RETRY_AFTER_S:
+            return MAX_RETRY_AFTER_S * (1.0 - self._rng.random() / 2)
+        return max(longer, MIN_RETRY_AFTER_S)
 
     def _workers_tokens_per_s(self, job: Job) -> float:
         digest = job.spec.digest
@@ -233,8 +241,17 @@ class Placing:
         )
 
     def _has_edge(self, job: Job) -> bool:
+        """Whether nodes have the model, or will: who is late or loading now may be back at once."""
         fleet = self._board.index.fleets[job.spec.digest]
-        return bool(len(fleet.busy) or len(fleet.open["trusted", ""]))
+        here = len(fleet.busy) or len(fleet.open["trusted", ""])
+        return bool(here or fleet.late or fleet.loading)
+
+    def has_worker(self, job: Job) -> bool:
+        """Whether a CPU worker has the job's model, with or without room."""
+        return any(
+            not worker.stale and job.spec.digest in worker.speeds
+            for worker in self._board.workers.values()
+        )
 
     def may_run_on_edge(self, job: Job) -> bool:
         rules = job.spec.rules
@@ -395,7 +412,7 @@ class Placing:
         skipped: dict[str, int],
         now: float,
         message: str = NO_CAPACITY,
-        retry_after_s: float = 5.0,
+        retry_after_s: float | None = 5.0,
     ) -> None:
         spec, board = job.spec, self._board
         model = board.models[spec.digest]
@@ -526,3 +543,7 @@ class Placing:
     def assign(self, now: float) -> None:
         """Give queued jobs to whatever has room now, in turn."""
         self._turns.assign(now)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 1.0 else f"{seconds:.1f} s"

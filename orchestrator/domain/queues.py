@@ -55,11 +55,14 @@ class _Entry:
 class Share:
     """What a project has waiting by one clock."""
 
-    __slots__ = ("jobs", "tokens", "weight")
+    __slots__ = ("cost", "jobs", "served", "tokens", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, served: float) -> None:
+        # The finish of the last that had its turn.
+        self.served = served
         self.jobs = 0
         self.tokens = 0
+        self.cost = 0
         self.weight = 1.0
 
 
@@ -78,9 +81,10 @@ class Clock:
         spec = job.spec
         share = self.shares.get(spec.project_id)
         if share is None:
-            share = self.shares[spec.project_id] = Share()
+            share = self.shares[spec.project_id] = Share(self.finish.get(spec.project_id, 0.0))
         share.jobs += 1
         share.tokens += spec.tokens
+        share.cost += spec.tokens + _COST_TOKENS
         share.weight = spec.rules.weight
         if job.attempts:
             return -1.0
@@ -88,12 +92,19 @@ class Clock:
         self.finish[spec.project_id] = start + (spec.tokens + _COST_TOKENS) / spec.rules.weight
         return start
 
-    def leaves(self, job: Job) -> None:
+    def leaves(self, job: Job, start: float, *, served: bool) -> None:
         spec = job.spec
         share = self.shares[spec.project_id]
         share.jobs -= 1
         share.tokens -= spec.tokens
+        share.cost -= spec.tokens + _COST_TOKENS
+        if served and start >= 0.0:
+            self.virtual = max(self.virtual, start)
+            finish = start + (spec.tokens + _COST_TOKENS) / spec.rules.weight
+            share.served = max(share.served, finish)
         if not share.jobs:
+            # What left without its turn has cost nothing.
+            self.finish[spec.project_id] = share.served
             del self.shares[spec.project_id]
         if not self.shares:
             # Nobody waits: the past says nothing about the next to come.
@@ -107,10 +118,10 @@ class Clock:
         """
         spec = job.spec
         share = self.shares.get(spec.project_id)
-        before = 0 if share is None else share.tokens
-        per_weight = (before + own_tokens) / spec.rules.weight
-        return before + sum(
-            min(other.tokens, other.weight * per_weight)
+        tokens, cost = (0, 0) if share is None else (share.tokens, share.cost)
+        per_weight = (cost + own_tokens + _COST_TOKENS) / spec.rules.weight
+        return tokens + sum(
+            other.tokens * min(1.0, other.weight * per_weight / other.cost)
             for project_id, other in self.shares.items()
             if project_id != spec.project_id
         )
@@ -202,9 +213,7 @@ class Queues:
         self.by_project[spec.project_id] -= 1
         if not self.by_project[spec.project_id]:
             del self.by_project[spec.project_id]
-        of.clock.leaves(job)
-        if served:
-            of.clock.virtual = max(of.clock.virtual, entry.start)
+        of.clock.leaves(job, entry.start, served=served)
         if not len(queue):
             del self.all[queue.key]
         elif len(of.heap) > 2 * of.size + 64:

@@ -102,6 +102,9 @@ class Scheduler:
             case ev.JobsSubmitted():
                 for spec in event.jobs:
                     self._submit(spec, now)
+                    if spec.request_tokens and spec.job_id not in self.board.jobs:
+                        # Refused as a whole: nothing of it runs, waits or is told of.
+                        break
             case ev.AttemptsFinished():
                 self.outcomes.finished(event, now)
             case ev.JobsCancelled():

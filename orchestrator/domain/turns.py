@@ -75,7 +75,7 @@ class Turns:
     def _assign_requests_to_worker(self, now: float) -> None:
         """Start those that wait for the CPU worker: of all queues' heads the one whose turn it is.
 
-        A queue whose head has to stay is left alone until the next event.
+        What is shorter, or of a quicker model, does not take the room that a head waits for.
         """
         heads = [
             (head, queue)
@@ -83,9 +83,13 @@ class Turns:
             if (head := queue.classes["interactive"].head()) is not None
         ]
         heapq.heapify(heads)
+        kept = False
         while heads:
-            _, queue = heads[0]
-            if not queue.classes["interactive"].size or not self._assign_cloud(queue, now):
+            entry, queue = heads[0]
+            if not queue.classes["interactive"].size or not self._assign_cloud(
+                queue, now, kept=kept
+            ):
+                kept = kept or (entry.job is not None and self._placing.has_worker(entry.job))
                 heapq.heappop(heads)
                 continue
             self._requests_in_a_row += 1
@@ -95,10 +99,11 @@ class Turns:
             else:
                 heapq.heapreplace(heads, (head, queue))
 
-    def _assign_cloud(self, queue: FairQueue, now: float) -> bool:
+    def _assign_cloud(self, queue: FairQueue, now: float, *, kept: bool) -> bool:
+        """Start or move on the first job; False when it stays. ``kept``: the room is another's."""
         placing = self._placing
         [job] = _first(queue, 1)
-        if placing.try_worker(job, now):
+        if not kept and placing.try_worker(job, now):
             return True
         if placing.may_run_on_edge(job) and placing.start_on_edge(job, now) is None:
             return True
