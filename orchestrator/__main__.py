@@ -123,9 +123,10 @@ def _announce(started: app.Started) -> None:
     if first is None:
         settings = started.settings
         data_dir = str(settings.data_dir)
-        place = [] if settings.data_dir == Settings.data_dir else ["--data-dir", data_dir]
         # What the options of this process made of it, the command cannot know.
-        url = [] if started.url == Settings().url else ["--public-url", started.url]
+        known = Settings.from_env(os.environ)
+        place = [] if settings.data_dir == known.data_dir else ["--data-dir", data_dir]
+        url = [] if started.url == known.url else ["--public-url", started.url]
         out(f"  sign in to the console  {_command('console-link', *place, *url)}")
         out(f"  make another API key    {_command('keys', 'create', *place)}")
         return

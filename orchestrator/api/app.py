@@ -210,7 +210,8 @@ class PublicApi:
                 refuse_encoded(sent.get(b"content-encoding"))
             body = b""
             if route.reads_body:
-                self._arrivals.begin(watch)
+                if scope["method"] == "POST":
+                    self._arrivals.begin(watch)
                 body = await read_body(
                     receive,
                     declared=sent.get(b"content-length"),

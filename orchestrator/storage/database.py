@@ -126,7 +126,9 @@ def was_refused(error: sqlite3.OperationalError | exc.OperationalError) -> bool:
 
 def _kind_of(error: sqlite3.OperationalError | exc.OperationalError) -> int | None:
     cause = error.orig if isinstance(error, exc.OperationalError) else error
-    return cause.sqlite_errorcode & _KIND if isinstance(cause, sqlite3.Error) else None
+    # What the driver itself refuses has no code of SQLite's.
+    code = getattr(cause, "sqlite_errorcode", None)
+    return None if code is None else code & _KIND
 
 
 def _refusal(data_dir: Path, reason: str) -> OperatorError:

@@ -89,12 +89,13 @@ def load_pepper(database: Database) -> Pepper:
         needed = _has_living_key(database)
         if not path.exists():
             if needed:
-                listing = shlex.join(["zerogpu", "keys", "list", "--data-dir", str(data_dir)])
+                place = shlex.join(["--data-dir", str(data_dir)])
                 raise OperatorError(
                     f"{path} is missing, and without it no API key of {database.path} can be"
                     " checked: restore it from the backup. To start over instead, revoke every key"
-                    f" that `{listing}` shows as active (`zerogpu keys revoke`); after that a new"
-                    " pepper is made, and `zerogpu keys create` makes new keys"
+                    f" that `zerogpu keys list {place}` shows as active (`zerogpu keys revoke"
+                    f" {place}`); after that a new pepper is made, and `zerogpu keys create"
+                    f" {place}` makes new keys"
                 )
             _make_pepper(path)
         secret = path.read_bytes()
