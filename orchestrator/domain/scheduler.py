@@ -313,7 +313,7 @@ class Scheduler:
                 self.checking.school(due, now)
             elif due.deadline_at <= now:
                 message = f"Nobody answered within {due.spec.deadline_s:g} s."
-                again_s = self.placing.backlog_s(due)
+                again_s = self.placing.admission.backlog_s(due)
                 self.board.fail(due, "deadline_exceeded", message, now, retry_after_s=again_s)
             elif (
                 due.waits_in is not None
