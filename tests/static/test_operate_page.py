@@ -239,6 +239,32 @@ async def test_an_order_is_given_and_taken_back_by_keyboard_alone(tab: Page, sit
     await expect(_rows(tab).nth(1)).to_contain_text(f"Drained node {node.id}")
 
 
+@pytest.mark.parametrize("way", ["Escape", "Close"])
+async def test_a_dialog_can_be_opened_again_the_moment_it_closes(
+    tab: Page, site: Served, way: str
+) -> None:
+    node = site.fleet.rows[4]
+    await _sign_in(tab, site)
+    await tab.get_by_role("searchbox", name="Search nodes").fill(node.id)
+    orders = tab.get_by_role("button", name=f"Orders for {node.id}")
+    await orders.click()
+    await expect(tab.get_by_role("button", name="Drain")).to_be_focused()
+    # Nobody's fingers are quicker than the focus that comes back.
+    await orders.evaluate(
+        "button => button.addEventListener('focus', () => button.click(), { once: true })"
+    )
+
+    if way == "Escape":
+        await tab.keyboard.press("Escape")
+    else:
+        await tab.get_by_role("dialog").get_by_role("button", name="Close").click()
+
+    await expect(tab.get_by_role("button", name="Drain")).to_be_focused()
+    # What was to close the first has been and gone.
+    await tab.evaluate("() => new Promise(done => setTimeout(() => requestAnimationFrame(done)))")
+    await expect(tab.get_by_role("button", name="Drain")).to_be_focused()
+
+
 async def test_an_order_that_comes_too_late_says_so(
     tab: Page, site: Served, complaints: list[str]
 ) -> None:

@@ -19,7 +19,17 @@ export function Dialog({ title, onClose, wide = false, children }) {
   const outside = (/** @type {MouseEvent} */ event) => {
     if (event.target === element.current) onClose();
   };
-  return html`<dialog ref=${element} class=${`card dialog${wide ? ' wide' : ''}`} aria-labelledby="dialog-h" onClose=${onClose} onClick=${outside}>
+  // Left to the browser, the focus would be back before anybody hears that the dialog is closed, and
+  // who opens it again at once would see it go.
+  const escaped = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    onClose();
+  };
+  // The event comes late: by then the element may be gone, and another dialog open in its place.
+  const closed = () => {
+    if (element.current) onClose();
+  };
+  return html`<dialog ref=${element} class=${`card dialog${wide ? ' wide' : ''}`} aria-labelledby="dialog-h" onCancel=${escaped} onClose=${closed} onClick=${outside}>
     <div class="inner"><header><h2 id="dialog-h">${title}</h2>
       <button class="btn icon quiet" type="button" aria-label="Close" onClick=${onClose}><${Icon} name="x" /></button></header>
       ${children}</div></dialog>`;
