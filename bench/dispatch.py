@@ -25,7 +25,7 @@ import msgspec
 from bench.load import Order, Outcome, give
 from bench.processes import Pinning, cpu_seconds, first_line, module
 from bench.report import Figure, Section, Table
-from bench.stub import TRUSTING
+from bench.stub import TRUSTING, UNLIMITED
 from e2e.server import Server, serving
 from orchestrator.domain.passages import PASSAGES
 
@@ -71,8 +71,8 @@ def measure(*, rounds: int, seconds: float, nodes: int) -> Section:
     pinning = Pinning()
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder) / "trusting", "--no-cpu-worker", env=TRUSTING) as trusting,
-        serving(Path(folder) / "auditing", "--no-cpu-worker") as auditing,
+        serving(Path(folder) / "trusting", "--no-cpu-worker", env=TRUSTING | UNLIMITED) as trusting,
+        serving(Path(folder) / "auditing", "--no-cpu-worker", env=UNLIMITED) as auditing,
         module("bench.echo") as echo,
         module("bench.load") as load,
         _stubs(trusting, nodes=nodes) as stubs,
