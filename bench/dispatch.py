@@ -6,7 +6,8 @@ same bodies in the same run, rounds alternating, the server on one processor and
 another. CPU is that of the server process, user and system, divided by its answers.
 
 What trust costs is on top of that: one server trusts all its nodes, another has the settings that
-it comes with and nodes that have earned their trust, so that some answers are audited.
+it comes with and nodes that have earned their trust, so that some answers are audited. A third has
+no router at all (`bench.bare`): what it costs is not for deciding.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from orchestrator.domain.passages import PASSAGES
 
 ECHO = "Starlette echo"
 AUDITED = ", audited"
+WITHOUT_ROUTER = ", without router"
 TARGET_RATIO = 1.5
 TARGET_ADDED_MS = 1.0
 _TEXTS = 64
@@ -73,18 +75,24 @@ def measure(*, rounds: int, seconds: float, nodes: int) -> Section:
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder) / "trusting", "--no-cpu-worker", env=TRUSTING | UNLIMITED) as trusting,
         serving(Path(folder) / "auditing", "--no-cpu-worker", env=UNLIMITED) as auditing,
+        serving(
+            Path(folder) / "bare", "--no-cpu-worker", env=TRUSTING | UNLIMITED, module="bench.bare"
+        ) as bare,
         module("bench.echo") as echo,
         module("bench.load") as load,
         _stubs(trusting, nodes=nodes) as stubs,
         _stubs(auditing, nodes=nodes, worker_slots=_WORKER_SLOTS) as audited,
+        _stubs(bare, nodes=nodes) as served_in_turn,
     ):
-        for process in (stubs, audited):
+        for process in (stubs, audited, served_in_turn):
             first_line(process)
             pinning.pin_other(process.pid)
         pinning.pin_other(load.pid)
-        for pid in (trusting.pid, auditing.pid, echo.pid):
+        for pid in (trusting.pid, auditing.pid, bare.pid, echo.pid):
             pinning.pin_server(pid)
-        targets = _targets(trusting, auditing, echo.pid, int(first_line(echo)))
+        targets = _targets(
+            {"": trusting, AUDITED: auditing, WITHOUT_ROUTER: bare}, echo.pid, int(first_line(echo))
+        )
         for target in targets:
             if target.is_audited:
                 _earn_trust(load, target)
@@ -104,7 +112,8 @@ def _stubs(
     return module("bench.stub", *words, *numbers)
 
 
-def _targets(trusting: Server, auditing: Server, echo_pid: int, echo_port: int) -> list[Target]:
+def _targets(servers: dict[str, Server], echo_pid: int, echo_port: int) -> list[Target]:
+    """Return the echo and each server's routes; ``servers`` go by what their names end in."""
     texts = compose(_TEXTS)
     embeddings = tuple(
         json.dumps({"model": "all-minilm-l6-v2", "input": text, "encoding_format": "base64"})
@@ -114,7 +123,7 @@ def _targets(trusting: Server, auditing: Server, echo_pid: int, echo_port: int) 
         json.dumps({"model": "zlm-v1-iab-classify-edge", "input": text}) for text in texts
     )
     targets = [Target(ECHO, echo_pid, echo_port, "/echo", responses, {})]
-    for server, suffix in ((trusting, ""), (auditing, AUDITED)):
+    for suffix, server in servers.items():
         port = urlsplit(server.url).port or 0
         key = {"x-api-key": server.api_key}
         for path, bodies in (("/v1/embeddings", embeddings), ("/v1/responses", responses)):
@@ -222,9 +231,9 @@ def report(samples: dict[int, dict[str, list[Sample]]], *, nodes: int) -> Sectio
                 continue
             case = f"{name}, {connections} connection{'s' if connections > 1 else ''}"
             # The target is for dispatch alone: an audit is a second job, on the CPU worker.
-            target = None if name.endswith(AUDITED) else TARGET_RATIO
+            target = None if name.endswith((AUDITED, WITHOUT_ROUTER)) else TARGET_RATIO
             figures.append(Figure(f"CPU ratio: {case}", ratio, "×", target))
-            if connections == 1:
+            if connections == 1 and not name.endswith(WITHOUT_ROUTER):
                 figures.append(Figure(f"added p50: {case}", added_ms, "ms", TARGET_ADDED_MS))
     columns = ("request", "connections", "CPU µs", "ratio", "p50 ms", "p99 ms", "requests/s")
     note = (

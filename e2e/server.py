@@ -48,7 +48,14 @@ def eventually(
 class Server:
     """One `zerogpu serve` process on a free port, with its output kept in a file."""
 
-    def __init__(self, data_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *options: str,
+        env: dict[str, str] | None = None,
+        module: str = "orchestrator",
+    ) -> None:
+        self.module = module
         self.data_dir = data_dir
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self.options = options
@@ -66,7 +73,7 @@ class Server:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "orchestrator", "serve"),
+                    *(sys.executable, "-m", self.module, "serve"),
                     *("--port", str(port), "--data-dir", str(self.data_dir), *self.options),
                 ],
                 cwd=ROOT,
@@ -186,9 +193,11 @@ def _lower(headers: Any) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, *options: str, **kwargs: Any) -> Iterator[Server]:
+def serving(
+    data_dir: Path, *options: str, module: str = "orchestrator", **kwargs: Any
+) -> Iterator[Server]:
     """Run a server for the length of a ``with`` block."""
-    server = Server(data_dir, *options, env=kwargs.pop("env", None))
+    server = Server(data_dir, *options, env=kwargs.pop("env", None), module=module)
     try:
         yield server.start(**kwargs)
     finally:

@@ -260,8 +260,7 @@ def vectors(server: Server) -> list[Any]:
 def test_a_server_whose_nodes_cannot_take_a_job_says_at_once_why_each_cannot(
     tmp_path: Path, tab_port: int, context: BrowserContext
 ) -> None:
-    options = {"env": TRUSTING, "port": tab_port}
-    with serving(tmp_path / "data", "--no-cpu-worker", **options) as server:
+    with serving(tmp_path / "data", "--no-cpu-worker", env=TRUSTING, port=tab_port) as server:
         with beside("orchestrator", "worker", "--data-dir", str(server.data_dir)):
             tab = Tab(context, server).donate()
             eventually(lambda: fleet(server)["totals"]["cpu_worker"] == "ready", what="the worker")
