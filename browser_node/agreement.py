@@ -74,9 +74,9 @@ def agree(
         return Verdict(False, -1.0, str(error))
     if ours.shape != theirs.shape:
         return Verdict(False, -1.0, f"evidence has shape {theirs.shape}, expected {ours.shape}")
-    cosines = [vector_math.cosine(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
-    worst = min(cosines, default=1.0)
-    reason = _difference(manifest, ours, theirs, cosines)
+    pairs = [_Pair.of(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
+    worst = min([pair.cosine for pair in pairs], default=1.0)
+    reason = _difference(manifest, ours, theirs, pairs)
     if not reason and manifest.pipeline != "embeddings" and answer.output != trusted.output:
         reason = _derivation(plan, pipeline, theirs, answer.output)
     return Verdict(not reason, worst if math.isfinite(worst) else -1.0, reason)
@@ -91,13 +91,27 @@ class _Evidence(NamedTuple):
         return tuple(map(len, self.vectors)), tuple(map(len, self.scores))
 
 
+class _Pair(NamedTuple):
+    """One of their vectors beside ours: the cosine, and by what part of ours it is longer."""
+
+    cosine: float
+    change: float
+
+    @classmethod
+    def of(cls, ours: Vector, theirs: Vector) -> _Pair:
+        own, other = vector_math.length(ours), vector_math.length(theirs)
+        cosine = vector_math.dot(ours, theirs) / (own * other) if own and other else 0.0
+        return cls(cosine, other / own - 1 if own else -1.0)
+
+
 def _evidence(manifest: Manifest, answer: Answer, plan: Plan | None) -> _Evidence:
     """Read an answer's evidence; without a plan what is no whole vector is taken for one head row.
 
     Raises `ValueError` for bytes that cannot be evidence.
     """
     is_embedding = manifest.pipeline == "embeddings"
-    flat = vector_math.floats(answer.output if is_embedding else answer.evidence)
+    # A list, as it is gone through three times: an array would make each of its floats anew.
+    flat = vector_math.floats(answer.output if is_embedding else answer.evidence).tolist()
     dimensions = manifest.dimensions
     rows = len(flat) // dimensions if plan is None else len(plan.sequences)
     head_rows = 1 if plan is None else plan.head_rows
@@ -109,25 +123,24 @@ def _evidence(manifest: Manifest, answer: Answer, plan: Plan | None) -> _Evidenc
     )
 
 
-def _rows(flat: Vector, size: int) -> list[Vector]:
+def _rows(flat: list[float], size: int) -> list[Vector]:
     return [flat[at : at + size] for at in range(0, len(flat), size)]
 
 
 def _difference(
-    manifest: Manifest, ours: _Evidence, theirs: _Evidence, cosines: Sequence[float]
+    manifest: Manifest, ours: _Evidence, theirs: _Evidence, pairs: Sequence[_Pair]
 ) -> str:
     """Return how the evidence differs by more than the tolerance, or nothing."""
     # Every comparison is written so that a NaN fails it.
-    for at, value in enumerate(cosines):
+    for at, (value, change) in enumerate(pairs):
         if not value >= manifest.min_cosine:
             return f"vector {at} has cosine {value:.4f}, less than {manifest.min_cosine}"
-        change = _length(theirs.vectors[at]) / _length(ours.vectors[at]) - 1
         if not abs(change) <= _MAX_LENGTH_CHANGE:
             return f"vector {at} is {1 + change:.3f} times as long"
     for at, (expected, actual) in enumerate(zip(ours.scores, theirs.scores, strict=True)):
         mean = sum(expected) / len(expected)
         spread = max(abs(score - mean) for score in expected)
-        distance = math.sqrt(max(0.0, 2 - 2 * cosines[min(at, len(cosines) - 1)]))
+        distance = math.sqrt(max(0.0, 2 - 2 * pairs[min(at, len(pairs) - 1)].cosine))
         allowed = spread * min(_SCORE_CAP, _SCORE_FLOOR + _SCORE_SLACK * distance)
         if not all(abs(a - b) <= allowed for a, b in zip(expected, actual, strict=True)):
             return f"head scores of vector {at} differ by more than {allowed:.4f}"
@@ -145,7 +158,3 @@ def _derivation(
     if pipeline.finish(plan, evidence.vectors, evidence.scores).output != output:
         return "the output does not follow from its own evidence"
     return ""
-
-
-def _length(vector: Vector) -> float:
-    return math.sqrt(vector_math.dot(vector, vector)) or math.inf

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -82,13 +82,19 @@ def candidates(text: str, *, rarity: Callable[[str], float]) -> list[str]:
         ),
         key=lambda phrase: (-round(promise(phrase), 9), phrase.first),
     )
-    chosen: list[_Phrase] = []
+    chosen: list[tuple[frozenset[str], _Phrase]] = []
     for phrase in ranked:
         if len(chosen) == MAX_CANDIDATES:
             break
-        if not any(_repeats(phrase, other) for other in chosen):
-            chosen.append(phrase)
-    return [" ".join(phrase.words) for phrase in chosen]
+        stems = _stems(phrase.words)
+        # What says what a better one says: its plural, or a part of it. A part that is found much
+        # oftener than the whole stands for itself.
+        if not any(
+            stems == other or (stems < other and phrase.count < better.count + 2)
+            for other, better in chosen
+        ):
+            chosen.append((stems, phrase))
+    return [" ".join(phrase.words) for _, phrase in chosen]
 
 
 def select(
@@ -101,6 +107,7 @@ def select(
     """
     relevance = [vector_math.cosine(vector, center) for vector in vectors]
     left = [at for at, value in enumerate(relevance) if value >= _MIN_COSINE]
+    stems = [_stems(phrase.split()) for phrase in phrases]
     nearest = [0.0] * len(phrases)
     chosen: list[str] = []
 
@@ -112,8 +119,8 @@ def select(
     while left and len(chosen) < limit:
         best = max(left, key=preference)
         chosen.append(phrases[best])
-        own = set(phrases[best].split())
-        left = [at for at in left if at != best and not _overlaps(own, set(phrases[at].split()))]
+        own = stems[best]
+        left = [at for at in left if at != best and not (own <= stems[at] or stems[at] <= own)]
         for at in left:
             nearest[at] = max(nearest[at], vector_math.dot(vectors[at], vectors[best]))
     return chosen
@@ -178,16 +185,8 @@ def _phrases_of(run: Sequence[str]) -> list[tuple[str, ...]]:
     ]
 
 
-def _repeats(phrase: _Phrase, better: _Phrase) -> bool:
-    """Return whether ``phrase`` says what a ``better`` one says: a part of it, or its plural."""
-    own, other = set(map(_stem, phrase.words)), set(map(_stem, better.words))
-    # A part that is found much oftener than the whole stands for itself.
-    return own == other or (own < other and phrase.count < better.count + 2)
-
-
-def _overlaps(one: set[str], other: set[str]) -> bool:
-    one, other = set(map(_stem, one)), set(map(_stem, other))
-    return one <= other or other <= one
+def _stems(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(_stem, words))
 
 
 def _stem(word: str) -> str:
