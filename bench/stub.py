@@ -75,12 +75,14 @@ class Models:
         vector = vector_of(text, manifest.dimensions)
         if manifest.pipeline == "embeddings":
             return p.Answer(output=vector)
-        # The evidence has the vectors that the pipeline would have asked for.
-        rows = len(self._pipelines[digest].plan(p.Task(input=text)).sequences)
-        output = text[:120].encode()
-        if manifest.pipeline == "iab-classification":
+        # The evidence has the vectors that the pipeline would have asked for, and a head's scores.
+        pipeline = self._pipelines[digest]
+        plan = pipeline.plan(p.Task(input=text))
+        evidence, output = vector * len(plan.sequences), text[:120].encode()
+        if isinstance(pipeline, pipelines.Headed):
+            evidence += array("f", range(pipeline.head_columns)).tobytes() * plan.head_rows
             output = _PROFILE
-        return p.Answer(output=output, evidence=vector * rows)
+        return p.Answer(output=output, evidence=evidence)
 
 
 class StubNode:

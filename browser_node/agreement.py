@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import sub
 from typing import Final, NamedTuple
 
 from browser_node import pipelines
 from browser_node.models import Manifest
 from browser_node.pipelines import vectors as vector_math
-from browser_node.pipelines.plan import InputError, Pipeline, Plan, Vector
+from browser_node.pipelines.plan import Headed, InputError, Pipeline, Vector
 from browser_node.protocol import Answer, Task
 
 # A cosine alone would let a scaled vector through.
@@ -67,10 +68,10 @@ def agree(
     disagreement (an embedding is its own evidence and needs neither).
     """
     try:
-        plan = pipeline.plan(task) if task is not None and pipeline is not None else None
-        ours = _evidence(manifest, trusted, plan)
-        theirs = _evidence(manifest, answer, plan)
-    except (InputError, ValueError) as error:
+        head = _head(task, pipeline)
+        ours = _evidence(manifest, trusted, head)
+        theirs = _evidence(manifest, answer, head)
+    except ValueError as error:
         return Verdict(False, -1.0, str(error))
     if ours.shape != theirs.shape:
         return Verdict(False, -1.0, f"evidence has shape {theirs.shape}, expected {ours.shape}")
@@ -78,7 +79,7 @@ def agree(
     worst = min([pair.cosine for pair in pairs], default=1.0)
     reason = _difference(manifest, ours, theirs, pairs)
     if not reason and manifest.pipeline != "embeddings" and answer.output != trusted.output:
-        reason = _derivation(plan, pipeline, theirs, answer.output)
+        reason = _derivation(task, pipeline, theirs, answer.output)
     return Verdict(not reason, worst if math.isfinite(worst) else -1.0, reason)
 
 
@@ -104,23 +105,35 @@ class _Pair(NamedTuple):
         return cls(cosine, other / own - 1 if own else -1.0)
 
 
-def _evidence(manifest: Manifest, answer: Answer, plan: Plan | None) -> _Evidence:
-    """Read an answer's evidence; without a plan what is no whole vector is taken for one head row.
+def _head(task: Task | None, pipeline: Pipeline | None) -> tuple[int, int] | None:
+    """Return how many rows of scores an answer's evidence has and their size; None if unknown.
 
-    Raises `ValueError` for bytes that cannot be evidence.
+    Not from the plan: it would take as long as all the rest, and outputs are mostly equal.
+    """
+    if task is None or pipeline is None:
+        return None
+    if isinstance(pipeline, Headed):
+        return pipeline.head_rows(task), pipeline.head_columns
+    return 0, 0
+
+
+def _evidence(manifest: Manifest, answer: Answer, head: tuple[int, int] | None) -> _Evidence:
+    """Read an answer's evidence; ``head`` is how many rows of how many scores follow its vectors.
+
+    Without it what is no whole vector is taken for one row. Raises `ValueError` for bytes that
+    cannot be evidence.
     """
     is_embedding = manifest.pipeline == "embeddings"
     # A list, as it is gone through three times: an array would make each of its floats anew.
     flat = vector_math.floats(answer.output if is_embedding else answer.evidence).tolist()
     dimensions = manifest.dimensions
-    rows = len(flat) // dimensions if plan is None else len(plan.sequences)
-    head_rows = 1 if plan is None else plan.head_rows
-    vectors, rest = flat[: rows * dimensions], flat[rows * dimensions :]
-    if len(vectors) < rows * dimensions or (rest and (not head_rows or len(rest) % head_rows)):
-        raise ValueError(f"{len(flat)} numbers are no evidence for {rows} vectors")
-    return _Evidence(
-        _rows(vectors, dimensions), _rows(rest, len(rest) // head_rows) if rest else []
-    )
+    head_rows, columns = (1, len(flat) % dimensions) if head is None else head
+    end = len(flat) - head_rows * columns
+    if end < 0 or end % dimensions:
+        expected = f"vectors of {dimensions} and {head_rows} rows of {columns} scores"
+        raise ValueError(f"{len(flat)} numbers are no evidence: {expected} are expected")
+    scores = _rows(flat[end:], columns) if columns else []
+    return _Evidence(_rows(flat[:end], dimensions), scores)
 
 
 def _rows(flat: list[float], size: int) -> list[Vector]:
@@ -139,22 +152,33 @@ def _difference(
             return f"vector {at} is {1 + change:.3f} times as long"
     for at, (expected, actual) in enumerate(zip(ours.scores, theirs.scores, strict=True)):
         mean = sum(expected) / len(expected)
-        spread = max(abs(score - mean) for score in expected)
+        spread = max(max(expected) - mean, mean - min(expected))
         distance = math.sqrt(max(0.0, 2 - 2 * pairs[min(at, len(pairs) - 1)].cosine))
         allowed = spread * min(_SCORE_CAP, _SCORE_FLOOR + _SCORE_SLACK * distance)
-        if not all(abs(a - b) <= allowed for a, b in zip(expected, actual, strict=True)):
+        if not _furthest(expected, actual) <= allowed:
             return f"head scores of vector {at} differ by more than {allowed:.4f}"
     return ""
 
 
+def _furthest(ours: Vector, theirs: Vector) -> float:
+    """Return the largest distance of two scores in the same place; NaN where one is no number."""
+    apart = list(map(abs, map(sub, ours, theirs)))
+    # Of what holds a NaN `max` returns anything, a sum does not.
+    return math.nan if math.isnan(sum(apart)) else max(apart)
+
+
 def _derivation(
-    plan: Plan | None, pipeline: Pipeline | None, evidence: _Evidence, output: bytes
+    task: Task | None, pipeline: Pipeline | None, evidence: _Evidence, output: bytes
 ) -> str:
     """Return why ``output`` does not follow from its evidence, or nothing."""
-    if plan is None or pipeline is None:
+    if task is None or pipeline is None:
         return "outputs differ, and without the task they cannot be derived again"
-    if len(evidence.scores) < plan.head_rows:
-        return "outputs differ, and the evidence holds no head scores"
+    try:
+        plan = pipeline.plan(task)
+    except InputError as error:
+        return f"outputs differ, and there should be none: {error}"
+    if len(evidence.vectors) != len(plan.sequences):
+        return "outputs differ, and the evidence is of another plan"
     if pipeline.finish(plan, evidence.vectors, evidence.scores).output != output:
         return "the output does not follow from its own evidence"
     return ""

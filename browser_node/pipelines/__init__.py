@@ -7,9 +7,9 @@ from typing import assert_never
 
 from browser_node import tokenizer
 from browser_node.models import Manifest
-from browser_node.pipelines.plan import InputError, Pipeline, Plan, Streaming, Vector
+from browser_node.pipelines.plan import Headed, InputError, Pipeline, Plan, Streaming, Vector
 
-__all__ = ["InputError", "Pipeline", "Plan", "Streaming", "Vector", "build"]
+__all__ = ["Headed", "InputError", "Pipeline", "Plan", "Streaming", "Vector", "build"]
 
 
 def build(manifest: Manifest, files: Mapping[str, bytes]) -> Pipeline:

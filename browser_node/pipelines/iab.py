@@ -145,8 +145,12 @@ class IabPipeline:
             encoder_sha256=manifest.file("model.onnx").sha256,
             tokenizer_sha256=manifest.file("tokenizer.json").sha256,
         )
+        self.head_columns = self._head.columns
         self._scorer = Scorer(self._head)
         self._report = _Report(self._head)
+
+    def head_rows(self, task: Task) -> int:
+        return len(windows(task.input))
 
     def plan(self, task: Task) -> Plan:
         """Return the windows' sequences, then the keyword candidates'; raises `InputError`."""

@@ -59,6 +59,17 @@ class Pipeline(Protocol):
 
 
 @runtime_checkable
+class Headed(Protocol):
+    """What a pipeline has beside `Pipeline` where a head scores some of its vectors."""
+
+    head_columns: int
+    """Scores in a row of the head's."""
+
+    def head_rows(self, task: Task) -> int:
+        """Return `Plan.head_rows` of the plan for ``task``, in a tenth of the time."""
+
+
+@runtime_checkable
 class Streaming(Protocol):
     """What a pipeline has beside `Pipeline` when its answer is a text of several pieces."""
 

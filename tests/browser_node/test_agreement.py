@@ -32,6 +32,10 @@ class LabelPipeline:
     """The best three labels and their rounded scores."""
 
     head_path: str | None = "head.onnx"
+    head_columns = LABELS
+
+    def head_rows(self, task: Task) -> int:
+        return 1
 
     def plan(self, task: Task) -> Plan:
         return Plan((WordTokenizer().encode(task.input, max_tokens=64),), head_rows=1)
@@ -194,6 +198,21 @@ def test_tampered_evidence_does_not_agree(kind: str, lie: str) -> None:
     assert math.isfinite(found.min_cosine)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38])
+@pytest.mark.parametrize("at", [0, 7, LABELS - 1])
+def test_a_score_that_is_no_score_does_not_agree_wherever_it_stands(at: int, value: float) -> None:
+    _, pipeline = PIPELINES["labels"]
+    plan = pipeline.plan(task_of(1))
+    vector = vector_of(plan.sequences[0])
+    scores = head(vector)
+    output = finished(pipeline, plan, [vector], [scores]).output
+    scores[at] = value
+    evidence = vector_math.to_bytes([vector, scores])
+    found = verdict("labels", task_of(1), Answer(output=output, evidence=evidence))
+    assert not found.agrees
+    assert "head scores" in found.reason
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -255,14 +274,14 @@ def test_vectors_at_the_edge_of_the_tolerance_leave_the_scores_no_more_room_than
     assert agree(manifest, ours, theirs, task=task_of(1), pipeline=pipeline).agrees is agrees
 
 
-def test_a_label_that_changed_needs_the_heads_scores_as_evidence() -> None:
+def test_an_answer_of_a_head_needs_its_scores_as_evidence() -> None:
     ours = answer("labels", task_of(1))
     bare = Answer(output=b"[]", evidence=ours.evidence[:32])
     manifest, pipeline = PIPELINES["labels"]
     trusted = Answer(output=ours.output, evidence=ours.evidence[:32])
     found = agree(manifest, trusted, bare, task=task_of(1), pipeline=pipeline)
     assert not found.agrees
-    assert "no head scores" in found.reason
+    assert "1 rows of 40 scores are expected" in found.reason
 
 
 def test_without_the_task_an_output_that_differs_does_not_agree() -> None:
@@ -288,8 +307,10 @@ def test_an_answer_without_vectors_agrees_by_its_output() -> None:
 
 def test_a_task_that_has_no_answer_has_no_agreement() -> None:
     task = Task(input="word " * 2000)
-    ours = Answer(output=b"", evidence=b"")
-    assert not agree(SUMMARY, ours, ours, task=task, pipeline=PIPELINES["summary"][1]).agrees
+    ours, theirs = Answer(output=b"", evidence=b""), Answer(output=b"Word.", evidence=b"")
+    found = agree(SUMMARY, ours, theirs, task=task, pipeline=PIPELINES["summary"][1])
+    assert not found.agrees
+    assert "2002 tokens" in found.reason
 
 
 @pytest.mark.slow
