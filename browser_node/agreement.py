@@ -65,16 +65,21 @@ def agree(
     """Return whether ``answer`` agrees with the ``trusted`` one to the same task.
 
     Without ``task`` and ``pipeline`` an output that differs cannot be derived again and counts as
-    disagreement (an embedding is its own evidence and needs neither).
+    disagreement (an embedding is its own evidence and needs neither). How many vectors a pipeline
+    with a head has is what the trusted answer says.
     """
+    expected, given = _blob(manifest, trusted), _blob(manifest, answer)
+    # Before it is read: a stranger says how long it is.
+    if len(given) != len(expected):
+        return Verdict(
+            False, -1.0, f"evidence has {len(given):,} bytes, {len(expected):,} expected"
+        )
     try:
-        head = _head(task, pipeline)
-        ours = _evidence(manifest, trusted, head)
-        theirs = _evidence(manifest, answer, head)
-    except ValueError as error:
+        form = _form(task, pipeline)
+        ours = _evidence(expected, form, manifest.dimensions)
+        theirs = _evidence(given, form, manifest.dimensions)
+    except (InputError, ValueError) as error:
         return Verdict(False, -1.0, str(error))
-    if ours.shape != theirs.shape:
-        return Verdict(False, -1.0, f"evidence has shape {theirs.shape}, expected {ours.shape}")
     pairs = [_Pair.of(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
     worst = min([pair.cosine for pair in pairs], default=1.0)
     reason = _difference(manifest, ours, theirs, pairs)
@@ -87,9 +92,13 @@ class _Evidence(NamedTuple):
     vectors: list[Vector]
     scores: list[Vector]
 
-    @property
-    def shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return tuple(map(len, self.vectors)), tuple(map(len, self.scores))
+
+class _Form(NamedTuple):
+    """How many vectors evidence has, and how many rows of how many scores; None where unknown."""
+
+    vectors: int | None
+    rows: int
+    columns: int | None
 
 
 class _Pair(NamedTuple):
@@ -105,35 +114,46 @@ class _Pair(NamedTuple):
         return cls(cosine, other / own - 1 if own else -1.0)
 
 
-def _head(task: Task | None, pipeline: Pipeline | None) -> tuple[int, int] | None:
-    """Return how many rows of scores an answer's evidence has and their size; None if unknown.
+def _form(task: Task | None, pipeline: Pipeline | None) -> _Form:
+    """Return what the evidence for ``task`` is made of; raises `InputError` where there is none.
 
-    Not from the plan: it would take as long as all the rest, and outputs are mostly equal.
+    Not from the plan where a head tells enough: its pipeline plans for as long as all the rest
+    takes, and outputs are mostly equal.
     """
     if task is None or pipeline is None:
-        return None
+        # What is no whole vector is taken for one row.
+        return _Form(None, 1, None)
     if isinstance(pipeline, Headed):
-        return pipeline.head_rows(task), pipeline.head_columns
-    return 0, 0
+        return _Form(None, pipeline.head_rows(task), pipeline.head_columns)
+    plan = pipeline.plan(task)
+    return _Form(len(plan.sequences), plan.head_rows, None)
 
 
-def _evidence(manifest: Manifest, answer: Answer, head: tuple[int, int] | None) -> _Evidence:
-    """Read an answer's evidence; ``head`` is how many rows of how many scores follow its vectors.
+def _blob(manifest: Manifest, answer: Answer) -> bytes:
+    return answer.output if manifest.pipeline == "embeddings" else answer.evidence
 
-    Without it what is no whole vector is taken for one row. Raises `ValueError` for bytes that
-    cannot be evidence.
-    """
-    is_embedding = manifest.pipeline == "embeddings"
+
+def _evidence(blob: bytes, form: _Form, dimensions: int) -> _Evidence:
+    """Read an answer's evidence; raises `ValueError` for bytes that cannot be that."""
     # A list, as it is gone through three times: an array would make each of its floats anew.
-    flat = vector_math.floats(answer.output if is_embedding else answer.evidence).tolist()
-    dimensions = manifest.dimensions
-    head_rows, columns = (1, len(flat) % dimensions) if head is None else head
-    end = len(flat) - head_rows * columns
-    if end < 0 or end % dimensions:
-        expected = f"vectors of {dimensions} and {head_rows} rows of {columns} scores"
-        raise ValueError(f"{len(flat)} numbers are no evidence: {expected} are expected")
-    scores = _rows(flat[end:], columns) if columns else []
-    return _Evidence(_rows(flat[:end], dimensions), scores)
+    flat = vector_math.floats(blob).tolist()
+    if form.columns is not None:
+        end = len(flat) - form.rows * form.columns
+    elif form.vectors is not None:
+        end = form.vectors * dimensions
+    else:
+        end = len(flat) // dimensions * dimensions
+    scores = len(flat) - end
+    whole = 0 <= end <= len(flat) and end % dimensions == 0
+    # Every row of scores belongs to a vector.
+    if not whole or (
+        scores and not (0 < form.rows <= end // dimensions and not scores % form.rows)
+    ):
+        of = "vectors" if form.vectors is None else f"{form.vectors} vectors"
+        raise ValueError(f"{len(flat):,} numbers are no evidence for {of} of {dimensions}")
+    return _Evidence(
+        _rows(flat[:end], dimensions), _rows(flat[end:], scores // form.rows) if scores else []
+    )
 
 
 def _rows(flat: list[float], size: int) -> list[Vector]:

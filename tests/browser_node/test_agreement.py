@@ -281,7 +281,7 @@ def test_an_answer_of_a_head_needs_its_scores_as_evidence() -> None:
     trusted = Answer(output=ours.output, evidence=ours.evidence[:32])
     found = agree(manifest, trusted, bare, task=task_of(1), pipeline=pipeline)
     assert not found.agrees
-    assert "1 rows of 40 scores are expected" in found.reason
+    assert "no evidence" in found.reason
 
 
 def test_without_the_task_an_output_that_differs_does_not_agree() -> None:
@@ -307,10 +307,89 @@ def test_an_answer_without_vectors_agrees_by_its_output() -> None:
 
 def test_a_task_that_has_no_answer_has_no_agreement() -> None:
     task = Task(input="word " * 2000)
-    ours, theirs = Answer(output=b"", evidence=b""), Answer(output=b"Word.", evidence=b"")
-    found = agree(SUMMARY, ours, theirs, task=task, pipeline=PIPELINES["summary"][1])
+    ours = Answer(output=b"", evidence=b"")
+    assert not agree(SUMMARY, ours, ours, task=task, pipeline=PIPELINES["summary"][1]).agrees
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_who_agree_on_evidence_without_vectors_do_not_agree(kind: str) -> None:
+    manifest, pipeline = PIPELINES[kind]
+    scores = bytes(4 * LABELS) if kind == "labels" else b""
+    made_up = Answer(output=b"" if kind == "embeddings" else b"Buy pills.", evidence=scores)
+    found = agree(manifest, made_up, made_up, task=task_of(1), pipeline=pipeline)
     assert not found.agrees
-    assert "2002 tokens" in found.reason
+    assert "no evidence" in found.reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_far_too_long_is_refused_in_a_few_words(kind: str) -> None:
+    ours = answer(kind, task_of(1))
+    theirs = Answer(output=ours.output * 9_000, evidence=ours.evidence * 9_000)
+    found = verdict(kind, task_of(1), theirs)
+    assert not found.agrees
+    assert len(found.reason) < 80
+
+
+class TwoWindows(LabelPipeline):
+    """Labels of two windows, with a keyword's vector behind those that the head scores."""
+
+    def head_rows(self, task: Task) -> int:
+        return 2
+
+    def plan(self, task: Task) -> Plan:
+        words = task.input.split()
+        texts = " ".join(words[:30]), " ".join(words[30:]), words[0]
+        encode = WordTokenizer().encode
+        return Plan(tuple(encode(text, max_tokens=64) for text in texts), head_rows=2)
+
+    def finish(
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+    ) -> Answer:
+        total = [sum(column) for column in zip(*scores, strict=True)]
+        return super().finish(plan, vectors, [total])
+
+
+def of_two_windows(
+    *, drift: tuple[float, float] = (1.0, 1.0), raised: tuple[float, float] = (0.0, 0.0)
+) -> Answer:
+    """Return an answer whose windows' vectors lie at ``drift`` cosines of the right ones.
+
+    One label's score is ``raised`` by parts of the spread; its output follows from its evidence.
+    """
+    pipeline = TwoWindows()
+    plan = pipeline.plan(task_of(1))
+    vectors: list[Vector] = [vector_of(sequence) for sequence in plan.sequences]
+    scores = [head(vector) for vector in vectors[:2]]
+    for at in range(2):
+        mean = sum(scores[at]) / LABELS
+        scores[at][3] += raised[at] * max(abs(score - mean) for score in scores[at])
+        if drift[at] < 1.0:
+            vectors[at] = moved(vectors[at], random.Random(1), cosine=drift[at])
+    return finished(pipeline, plan, vectors, scores)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_each_window_s_scores_have_the_room_that_its_own_vector_leaves(at: int) -> None:
+    drift = (0.991, 1.0) if at == 0 else (1.0, 0.991)
+    own = (0.08, 0.0) if at == 0 else (0.0, 0.08)
+    other = (0.0, 0.08) if at == 0 else (0.08, 0.0)
+    ours, pipeline = of_two_windows(), TwoWindows()
+    for raised, agrees in ((own, True), (other, False)):
+        theirs = of_two_windows(drift=drift, raised=raised)
+        found = agree(CLASSES, ours, theirs, task=task_of(1), pipeline=pipeline)
+        assert (found.agrees, "head scores" in found.reason) == (agrees, not agrees)
+
+
+def test_an_output_is_not_derived_from_evidence_of_another_plan() -> None:
+    pipeline, ours = TwoWindows(), of_two_windows()
+    plan = pipeline.plan(task_of(1))
+    vectors: list[Vector] = [vector_of(sequence) for sequence in plan.sequences]
+    less = finished(pipeline, plan, vectors[:2], [head(vector) for vector in vectors[:2]])
+    other = Answer(output=b"[]", evidence=less.evidence)
+    trusted = Answer(output=ours.output, evidence=less.evidence)
+    found = agree(CLASSES, trusted, other, task=task_of(1), pipeline=pipeline)
+    assert not found.agrees
+    assert "another plan" in found.reason
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from browser_node import pipelines
 from browser_node.models import Manifest, ModelFile
-from browser_node.pipelines import InputError, Vector
+from browser_node.pipelines import Headed, InputError, Vector
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.iab import MAX_ITEMS, WINDOW_WORDS, IabPipeline, windows
 from browser_node.pipelines.iab_head import (
@@ -220,6 +220,14 @@ def test_the_head_scores_the_windows_and_not_the_keywords() -> None:
     plan = pipeline(max_tokens=400).plan(Task(input=text))
     assert plan.head_rows == len(windows(text)) == 2
     assert len(plan.sequences) > plan.head_rows
+
+
+@pytest.mark.parametrize("text", ["", "...", "Word", TEXT, " ".join([TEXT] * 4)])
+def test_what_a_judge_asks_for_is_what_the_plan_says(text: str) -> None:
+    classifier = pipeline(max_tokens=400)
+    assert isinstance(classifier, Headed)
+    assert classifier.head_rows(Task(input=text)) == classifier.plan(Task(input=text)).head_rows
+    assert classifier.head_columns == len(DOG)
 
 
 def test_windows_count_by_their_words() -> None:
