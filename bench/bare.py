@@ -3,8 +3,9 @@
 python -m bench.bare serve …        as `zerogpu serve …`
 
 Jobs go to the nodes in turn, without leases, forecasts, trust or a second try, and tokens are not
-counted. So it is nobody's server. All else is as it is: keys, limits, checks, frames, the answer's
-JSON, the row of the log. What the real server costs beyond it is what deciding costs.
+counted: what a node cannot answer waits for its deadline. So it is nobody's server. All else is as
+it is: keys, limits, checks, frames, the answer's JSON, the row of the log. What the real server
+costs beyond it is what deciding costs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from orchestrator.domain.model import Answered, NewJob
 from orchestrator.engine import Connection, Engine
 from orchestrator.storage.token_counter import Limit, Measured, TokenCounter
 
-# About what the texts of the benchmark have.
+# About what the texts of the benchmark have; answers have more, and nobody adds them up here.
 _TOKENS: Final = 160
 
 

@@ -249,6 +249,8 @@ async def test_a_dialog_can_be_opened_again_the_moment_it_closes(
     orders = tab.get_by_role("button", name=f"Orders for {node.id}")
     await orders.click()
     await expect(tab.get_by_role("button", name="Drain")).to_be_focused()
+    first = await tab.query_selector("dialog")
+    assert first is not None
     # Nobody's fingers are quicker than the focus that comes back.
     await orders.evaluate(
         "button => button.addEventListener('focus', () => button.click(), { once: true })"
@@ -259,6 +261,7 @@ async def test_a_dialog_can_be_opened_again_the_moment_it_closes(
     else:
         await tab.get_by_role("dialog").get_by_role("button", name="Close").click()
 
+    await first.wait_for_element_state("hidden")
     await expect(tab.get_by_role("button", name="Drain")).to_be_focused()
     # What was to close the first has been and gone.
     await tab.evaluate("() => new Promise(done => setTimeout(() => requestAnimationFrame(done)))")

@@ -19,8 +19,8 @@ export function Dialog({ title, onClose, wide = false, children }) {
   const outside = (/** @type {MouseEvent} */ event) => {
     if (event.target === element.current) onClose();
   };
-  // Left to the browser, the focus would be back before anybody hears that the dialog is closed, and
-  // who opens it again at once would see it go.
+  // The view closes it, as the button has it do: once the browser has, the focus is back before the
+  // view hears of it, and who opens it again at once would see it go.
   const escaped = (/** @type {Event} */ event) => {
     event.preventDefault();
     onClose();
