@@ -34,7 +34,7 @@ from bench.dispatch import Sample, Target, compose, median_ratio
 from bench.load import Order, give
 from bench.processes import ROOT, Pinning, cpu_seconds, first_line, module
 from bench.report import Figure, Section, Table
-from bench.stub import TRUSTING
+from bench.stub import TRUSTING, UNLIMITED
 from e2e.server import Server, eventually, serving
 
 OURS: Final = "this server"
@@ -67,7 +67,7 @@ def measure(*, rounds: int, seconds: float) -> Section:
     answer = texts[0][:_ANSWER_CHARS]
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder) / "data", "--no-cpu-worker", env=TRUSTING) as server,
+        serving(Path(folder) / "data", "--no-cpu-worker", env=TRUSTING | UNLIMITED) as server,
         module("bench.litellm", answer) as provider,
         proxying(program, Path(folder), answer, int(first_line(provider))) as (pid, proxy_port),
         module("bench.load") as load,

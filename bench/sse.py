@@ -24,7 +24,7 @@ from bench.fuzz_valid import SUMMARY
 from bench.processes import Pinning, cpu_seconds, first_line, module
 from bench.report import Figure, Section, Table
 from bench.sse_server import PIECE
-from bench.stub import TRUSTING, Models, StubNode, built_models
+from bench.stub import TRUSTING, UNLIMITED, Models, StubNode, built_models
 from browser_node import protocol as p
 from browser_node.protocol import ModelDigest
 from e2e.server import Server, serving
@@ -93,7 +93,7 @@ def measure(*, rounds: int, words: int, times: int) -> Section:
         tempfile.TemporaryDirectory() as folder,
         module("bench.sse_server", "starlette", f"{folder}/a", str(words)) as starlette,
         module("bench.sse_server", "ours", f"{folder}/b", str(words)) as ours,
-        serving(Path(folder) / "data", "--no-cpu-worker", env=TRUSTING) as server,
+        serving(Path(folder) / "data", "--no-cpu-worker", env=TRUSTING | UNLIMITED) as server,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         targets = []
