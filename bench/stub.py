@@ -75,12 +75,12 @@ class Models:
         vector = vector_of(text, manifest.dimensions)
         if manifest.pipeline == "embeddings":
             return p.Answer(output=vector)
-        # The evidence has the vectors that the pipeline would have asked for, and a head's scores.
+        # The vectors that the pipeline would have asked for, and the scores of a head.
         pipeline = self._pipelines[digest]
         plan = pipeline.plan(p.Task(input=text))
         evidence, output = vector * len(plan.sequences), text[:120].encode()
         if isinstance(pipeline, pipelines.Headed):
-            evidence += array("f", range(pipeline.head_columns)).tobytes() * plan.head_rows
+            evidence += array("f", range(pipeline.head_columns)).tobytes()
             output = _PROFILE
         return p.Answer(output=output, evidence=evidence)
 

@@ -2,11 +2,11 @@
 
 Honest runtimes differ by rounding, so outputs are not compared byte by byte. First the evidence:
 every vector's cosine and length against the trusted node's, and the head's scores within a
-tolerance that grows with the vectors' distance. Then the output: it must be the trusted one, or
-follow from the answer's own evidence when the pipeline's pure half runs on it again. So a label,
-keyword or sentence may differ exactly when evidence within the tolerance makes it differ.
+tolerance that grows with the distance of what they are of. Then the output: it must be the trusted
+one, or follow from the answer's own evidence when the pipeline's pure half runs on it again. So a
+label, keyword or sentence may differ exactly when evidence within the tolerance makes it differ.
 
-Evidence is little-endian float32: one vector a sequence of the plan, then the head's rows.
+Evidence is little-endian float32: one vector a sequence of the plan, then the head's scores.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def agree(
         return Verdict(False, -1.0, str(error))
     pairs = [_Pair.of(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
     worst = min([pair.cosine for pair in pairs], default=1.0)
-    reason = _difference(manifest, ours, theirs, pairs)
+    reason = _difference(manifest, ours, theirs, pairs, form.weights)
     if not reason and manifest.pipeline != "embeddings" and answer.output != trusted.output:
         reason = _derivation(task, pipeline, theirs, answer.output)
     return Verdict(not reason, worst if math.isfinite(worst) else -1.0, reason)
@@ -90,15 +90,19 @@ def agree(
 
 class _Evidence(NamedTuple):
     vectors: list[Vector]
-    scores: list[Vector]
+    scores: Vector
 
 
 class _Form(NamedTuple):
-    """How many vectors evidence has, and how many rows of how many scores; None where unknown."""
+    """What evidence is made of.
+
+    How many vectors (None: as many as there are whole ones before the scores), how many scores
+    (None: what is left behind the vectors), and the weights of the vectors whose mean they are of.
+    """
 
     vectors: int | None
-    rows: int
-    columns: int | None
+    scores: int | None
+    weights: tuple[int, ...] = ()
 
 
 class _Pair(NamedTuple):
@@ -121,12 +125,12 @@ def _form(task: Task | None, pipeline: Pipeline | None) -> _Form:
     takes, and outputs are mostly equal.
     """
     if task is None or pipeline is None:
-        # What is no whole vector is taken for one row.
-        return _Form(None, 1, None)
+        # What is no whole vector is taken for scores of the first.
+        return _Form(None, None, (1,))
     if isinstance(pipeline, Headed):
-        return _Form(None, pipeline.head_rows(task), pipeline.head_columns)
-    plan = pipeline.plan(task)
-    return _Form(len(plan.sequences), plan.head_rows, None)
+        weights = pipeline.head_weights(task)
+        return _Form(None, pipeline.head_columns if weights else 0, weights)
+    return _Form(len(pipeline.plan(task).sequences), 0)
 
 
 def _blob(manifest: Manifest, answer: Answer) -> bytes:
@@ -137,31 +141,27 @@ def _evidence(blob: bytes, form: _Form, dimensions: int) -> _Evidence:
     """Read an answer's evidence; raises `ValueError` for bytes that cannot be that."""
     # A list, as it is gone through three times: an array would make each of its floats anew.
     flat = vector_math.floats(blob).tolist()
-    if form.columns is not None:
-        end = len(flat) - form.rows * form.columns
-    elif form.vectors is not None:
-        end = form.vectors * dimensions
-    else:
-        end = len(flat) // dimensions * dimensions
-    scores = len(flat) - end
-    whole = 0 <= end <= len(flat) and end % dimensions == 0
-    # Every row of scores belongs to a vector.
-    if not whole or (
-        scores and not (0 < form.rows <= end // dimensions and not scores % form.rows)
+    scores = len(flat) % dimensions if form.scores is None else form.scores
+    end = len(flat) - scores
+    found = end // dimensions
+    # Scores are of vectors that are there.
+    if (
+        end % dimensions
+        or (form.vectors is not None and found != form.vectors)
+        or (scores and found < len(form.weights))
     ):
         of = "vectors" if form.vectors is None else f"{form.vectors} vectors"
         raise ValueError(f"{len(flat):,} numbers are no evidence for {of} of {dimensions}")
-    return _Evidence(
-        _rows(flat[:end], dimensions), _rows(flat[end:], scores // form.rows) if scores else []
-    )
-
-
-def _rows(flat: list[float], size: int) -> list[Vector]:
-    return [flat[at : at + size] for at in range(0, len(flat), size)]
+    vectors: list[Vector] = [flat[at : at + dimensions] for at in range(0, end, dimensions)]
+    return _Evidence(vectors, flat[end:])
 
 
 def _difference(
-    manifest: Manifest, ours: _Evidence, theirs: _Evidence, pairs: Sequence[_Pair]
+    manifest: Manifest,
+    ours: _Evidence,
+    theirs: _Evidence,
+    pairs: Sequence[_Pair],
+    weights: tuple[int, ...],
 ) -> str:
     """Return how the evidence differs by more than the tolerance, or nothing."""
     # Every comparison is written so that a NaN fails it.
@@ -170,14 +170,21 @@ def _difference(
             return f"vector {at} has cosine {value:.4f}, less than {manifest.min_cosine}"
         if not abs(change) <= _MAX_LENGTH_CHANGE:
             return f"vector {at} is {1 + change:.3f} times as long"
-    for at, (expected, actual) in enumerate(zip(ours.scores, theirs.scores, strict=True)):
-        mean = sum(expected) / len(expected)
-        spread = max(max(expected) - mean, mean - min(expected))
-        distance = math.sqrt(max(0.0, 2 - 2 * pairs[min(at, len(pairs) - 1)].cosine))
-        allowed = spread * min(_SCORE_CAP, _SCORE_FLOOR + _SCORE_SLACK * distance)
-        if not _furthest(expected, actual) <= allowed:
-            return f"head scores of vector {at} differ by more than {allowed:.4f}"
+    if not ours.scores:
+        return ""
+    mean = sum(ours.scores) / len(ours.scores)
+    spread = max(max(ours.scores) - mean, mean - min(ours.scores))
+    allowed = spread * min(_SCORE_CAP, _SCORE_FLOOR + _SCORE_SLACK * _apart(ours, theirs, weights))
+    if not _furthest(ours.scores, theirs.scores) <= allowed:
+        return f"head scores differ by more than {allowed:.4f}"
     return ""
+
+
+def _apart(ours: _Evidence, theirs: _Evidence, weights: tuple[int, ...]) -> float:
+    """Return the distance of what the two heads were given."""
+    count = len(weights)
+    own, other = (vector_math.mean(one.vectors[:count], weights) for one in (ours, theirs))
+    return math.sqrt(max(0.0, 2 - 2 * vector_math.dot(own, other)))
 
 
 def _furthest(ours: Vector, theirs: Vector) -> float:

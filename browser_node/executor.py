@@ -307,29 +307,27 @@ class Executor:
         return emissions
 
     async def _finish(self, head: Head | None, rows: list[_Row]) -> Sequence[Emission]:
-        needed = [_known(row.work.vectors)[: row.work.plan.head_rows] for row in rows]
-        scores: list[list[float]] = []
-        flat = [vector for vectors in needed for vector in vectors]
-        if head is not None and flat:
+        needing = [row for row in rows if row.work.plan.head_weights]
+        scores: dict[str, list[float]] = {}
+        if head is not None and needing:
             started = self._clock()
             try:
-                scores = await head.score(flat)
-                if len(scores) != len(flat) or not all(math.isfinite(sum(row)) for row in scores):
-                    raise ValueError(f"the head's scores for {len(flat)} vectors are not sound")
+                found = await head.score([_mean(row.work) for row in needing])
+                if len(found) != len(needing) or not all(math.isfinite(sum(one)) for one in found):
+                    raise ValueError(f"the head's scores for {len(needing)} texts are not sound")
             except Exception as error:
                 return self._fail_all(rows, "session_failed", repr(error))
-            share_s = (self._clock() - started) / len(flat)
-            for row, vectors in zip(rows, needed, strict=True):
-                row.work.compute_s += share_s * len(vectors)
+            share_s = (self._clock() - started) / len(needing)
+            for row, of_row in zip(needing, found, strict=True):
+                row.work.compute_s += share_s
+                scores[row.attempt.item.attempt_id] = of_row
         emissions: list[Emission] = []
-        at = 0
-        for row, vectors in zip(rows, needed, strict=True):
+        for row in rows:
             if self._is_current(row):
-                emissions += self._answer(row, scores[at : at + len(vectors)])
-            at += len(vectors)
+                emissions += self._answer(row, scores.get(row.attempt.item.attempt_id, []))
         return emissions
 
-    def _answer(self, row: _Row, scores: list[list[float]]) -> list[Emission]:
+    def _answer(self, row: _Row, scores: list[float]) -> list[Emission]:
         work, attempt = row.work, row.attempt
         pipeline, vectors = work.model.pipeline, _known(work.vectors)
         pieces: Sequence[str] = ()
@@ -346,7 +344,7 @@ class Executor:
             attempt_id=attempt.item.attempt_id,
             output=answer.output,
             # What the head said is evidence too: `agreement` derives the output from both again.
-            evidence=answer.evidence + vector_math.to_bytes(scores),
+            evidence=answer.evidence + vector_math.to_bytes([scores]),
             compute_s=max(0.0, work.compute_s + self._clock() - started),
             tokens=work.plan.tokens,
         )
@@ -401,3 +399,9 @@ def neighbours(lengths: Sequence[int], *, around: int, budget_tokens: int) -> ra
 
 def _known(vectors: Sequence[Vector | None]) -> list[Vector]:
     return [vector for vector in vectors if vector is not None]
+
+
+def _mean(work: _Work) -> Vector:
+    """Return the vector that the head is to score."""
+    weights = work.plan.head_weights
+    return vector_math.mean(_known(work.vectors)[: len(weights)], weights)

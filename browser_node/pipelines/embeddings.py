@@ -26,8 +26,6 @@ class EmbeddingsPipeline:
         ids = self._tokenizer.encode(task.input, max_tokens=self._manifest.max_tokens)
         return Plan(sequences=(ids,), tokens=tokens)
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
         """Return the vector's bytes."""
         return Answer(output=vector_math.to_bytes(vectors))

@@ -2,8 +2,8 @@
 
 The text is encoded in windows of whole sentences, because the head's examples are sentences: a
 window of several topics is near to none of them. The mean of their vectors, weighted by words,
-stands for the text; the head being linear, so does the mean of their scores. Classes of 1.0 follow
-from those of 2.2 by the published mapping.
+stands for the text, and is what the head scores. Classes of 1.0 follow from those of 2.2 by the
+published mapping.
 
 Output: the JSON of `Classification`. Evidence: the windows' vectors, then the keyword candidates'.
 """
@@ -104,9 +104,8 @@ class Classification(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What `finish` needs of the text: the windows' weights and the keyword candidates."""
+    """What `finish` needs of the text: the keyword candidates."""
 
-    weights: tuple[int, ...]
     candidates: tuple[str, ...]
 
 
@@ -130,7 +129,7 @@ def weight(window: str) -> int:
 
 
 class IabPipeline:
-    """Encodes windows and keyword candidates; the head scores the windows."""
+    """Encodes windows and keyword candidates; the head scores the windows' mean."""
 
     head_path: str | None = "head.onnx"
 
@@ -149,8 +148,8 @@ class IabPipeline:
         self._scorer = Scorer(self._head)
         self._report = _Report(self._head)
 
-    def head_rows(self, task: Task) -> int:
-        return len(windows(task.input))
+    def head_weights(self, task: Task) -> tuple[int, ...]:
+        return tuple(map(weight, windows(task.input)))
 
     def plan(self, task: Task) -> Plan:
         """Return the windows' sequences, then the keyword candidates'; raises `InputError`."""
@@ -162,36 +161,34 @@ class IabPipeline:
             self._tokenizer.encode(candidate, max_tokens=_CANDIDATE_TOKENS)
             for candidate in candidates
         ]
-        read = _Read(tuple(map(weight, found)), tuple(candidates))
-        return Plan(tuple(sequences), head_rows=len(found), tokens=tokens, state=read)
+        weights = tuple(map(weight, found))
+        read = _Read(tuple(candidates))
+        return Plan(tuple(sequences), head_weights=weights, tokens=tokens, state=read)
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
-        """Return the classification, given a row of the head's scores for each window."""
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
+        """Return the classification."""
         read = plan.state
         if not isinstance(read, _Read):
             raise TypeError("the plan is another pipeline's")
-        found = self._classify(read, vectors, scores) if read.weights else Classification()
+        found = Classification()
+        if plan.head_weights:
+            count = len(plan.head_weights)
+            center = vector_math.mean(vectors[:count], plan.head_weights)
+            words = keywords.select(read.candidates, vectors[count:], center)
+            found = self._classify(scores, words)
         evidence = vector_math.to_bytes(vectors)
         return Answer(output=msgspec.json.encode(found), evidence=evidence)
 
-    def _classify(
-        self, read: _Read, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Classification:
-        count = len(read.weights)
-        center = _weighted_sum(vectors[:count], read.weights)
-        length = math.sqrt(vector_math.dot(center, center))
-        row = [value / length for value in _weighted_sum(scores, read.weights)]
-        intent, intent_score = self._scorer.intent(row)
+    def _classify(self, scores: Sequence[float], words: Sequence[str]) -> Classification:
+        intent, intent_score = self._scorer.intent(scores)
         found = Classification(
-            keywords=tuple(keywords.select(read.candidates, vectors[count:], center)),
+            keywords=tuple(words),
             user_intent=UserIntent(intent.name, intent.category, _rounded(intent_score)),
         )
-        ratings = self._scorer.ratings(row)
+        ratings = self._scorer.ratings(scores)
         if max(ratings.values()) < self._head.reject_below:
             return found
-        probabilities = self._scorer.probabilities(ratings, row)
+        probabilities = self._scorer.probabilities(ratings, scores)
         content = self._report.content_2_2(probabilities.content)
         return msgspec.structs.replace(
             found,
@@ -281,10 +278,6 @@ def _topics(content: Iterable[Content22Item]) -> tuple[Topic, ...]:
     for item in content:
         scores.setdefault(item.name.lower(), item.score)
     return tuple(Topic(name, score) for name, score in scores.items())
-
-
-def _weighted_sum(rows: Sequence[Sequence[float]], weights: Sequence[int]) -> list[float]:
-    return [vector_math.dot(column, weights) for column in zip(*rows, strict=True)]
 
 
 def _rounded(score: float) -> float:

@@ -28,12 +28,13 @@ class Plan:
     """What to compute for one task.
 
     ``sequences`` are token ids with [CLS] and [SEP], encoded one by one and answered in this order.
-    The head is applied to the vectors of the first ``head_rows`` of them. ``tokens`` is the node's
-    own count of the input; ``state`` is what the same pipeline's `finish` needs.
+    The head is applied to the mean of the first vectors, weighted by ``head_weights`` and of length
+    1 (`vectors.mean`); without weights it is not needed. ``tokens`` is the node's own count of the
+    input; ``state`` is what the same pipeline's `finish` needs.
     """
 
     sequences: tuple[list[int], ...]
-    head_rows: int = 0
+    head_weights: tuple[int, ...] = ()
     tokens: int = 0
     state: object = None
 
@@ -48,25 +49,23 @@ class Pipeline(Protocol):
     def plan(self, task: Task) -> Plan:
         """Return what to encode for ``task``; raises `InputError`."""
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
-        """Return the answer, given a vector a sequence and a row of scores a head row.
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
+        """Return the answer, given a vector a sequence and the head's scores, if it was needed.
 
         Its evidence are all the vectors (none for an embedding, which is its own); the executor
-        adds the head's rows.
+        adds the scores.
         """
 
 
 @runtime_checkable
 class Headed(Protocol):
-    """What a pipeline has beside `Pipeline` where a head scores some of its vectors."""
+    """What a pipeline with a head has beside `Pipeline`."""
 
     head_columns: int
-    """Scores in a row of the head's."""
+    """How many scores the head gives."""
 
-    def head_rows(self, task: Task) -> int:
-        """Return `Plan.head_rows` of the plan for ``task``, in a tenth of the time."""
+    def head_weights(self, task: Task) -> tuple[int, ...]:
+        """Return `Plan.head_weights` of the plan for ``task``, in a tenth of the time."""
 
 
 @runtime_checkable
@@ -74,7 +73,7 @@ class Streaming(Protocol):
     """What a pipeline has beside `Pipeline` when its answer is a text of several pieces."""
 
     def finish_in_pieces(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]
     ) -> tuple[Answer, Sequence[str]]:
         """Return what `finish` does, and its output in pieces that joined are a prefix of it."""
 

@@ -69,14 +69,12 @@ class SummaryPipeline:
         )
         return Plan(sequences if len(units) > 1 else (), tokens=tokens, state=wanted)
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
         """Return the selected sentences joined by spaces."""
         return self.finish_in_pieces(plan, vectors, scores)[0]
 
     def finish_in_pieces(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]
     ) -> tuple[Answer, Sequence[str]]:
         """Return the selected sentences joined by spaces, and one by one."""
         wanted = plan.state

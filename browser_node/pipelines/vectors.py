@@ -35,7 +35,15 @@ def cosine(a: Vector, b: Vector) -> float:
 
 def centroid(vectors: Sequence[Vector]) -> list[float]:
     """Return the unit vector in the direction of the sum (all zeros if that has no length)."""
-    total = [sum(column) for column in zip(*vectors, strict=True)]
+    return _unit([sum(column) for column in zip(*vectors, strict=True)])
+
+
+def mean(vectors: Sequence[Vector], weights: Sequence[int]) -> list[float]:
+    """Return the `centroid` of as many vectors as there are weights, each times its own."""
+    return _unit([dot(column, weights) for column in zip(*vectors, strict=True)])
+
+
+def _unit(total: list[float]) -> list[float]:
     length = math.sqrt(dot(total, total))
     return [value / length for value in total] if length else total
 

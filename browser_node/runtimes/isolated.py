@@ -253,9 +253,7 @@ class _Pipeline:
         with _no_life_without_memory():
             return self._pipeline.plan(task)
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> p.Answer:
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> p.Answer:
         with _no_life_without_memory():
             return self._pipeline.finish(plan, vectors, scores)
 

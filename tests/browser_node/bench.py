@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from browser_node.executor import (
     Emission,
     Encoder,
@@ -29,7 +31,7 @@ POISON = "poison"
 
 
 class HeadedPipeline:
-    """Encodes the text and its first word, and applies the head to the text's vector."""
+    """Encodes the text and its first word, and applies the head to their weighted mean."""
 
     head_path: str | None = "head.onnx"
 
@@ -38,23 +40,20 @@ class HeadedPipeline:
             raise ZeroDivisionError("poison")
         tokenizer = WordTokenizer()
         texts = (task.input, task.input.split()[0])
-        return Plan(tuple(tokenizer.encode(text, max_tokens=64) for text in texts), head_rows=1)
+        sequences = tuple(tokenizer.encode(text, max_tokens=64) for text in texts)
+        return Plan(sequences, head_weights=(3, 1))
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
         assert len(vectors) == 2
-        (row,) = scores
-        output = str(row == list(vectors[0][:3])).encode()
+        expected = vector_math.mean(vectors, plan.head_weights)[:3]
+        output = str(scores == pytest.approx(expected)).encode()
         return Answer(output=output, evidence=vector_math.to_bytes(vectors))
 
 
 class BrokenPipeline(HeadedPipeline):
     """Cannot finish anything."""
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
         raise LookupError("no such label")
 
 

@@ -58,9 +58,7 @@ class Obedient:
         obey(task.input)
         return self._pipeline.plan(task)
 
-    def finish(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
-    ) -> Answer:
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
         return Answer(output=str(os.getpid()).encode())
 
 

@@ -38,15 +38,17 @@ class Node:
     plan: Plan
     vectors: list[Vector]
 
-    async def answer(
-        self, vectors: Sequence[Vector], scores: list[list[float]] | None = None
-    ) -> Answer:
+    async def answer(self, vectors: Sequence[Vector], scores: list[float] | None = None) -> Answer:
         """Return the answer as the executor would send it."""
-        rows = scores or await self.head.score(vectors[: self.plan.head_rows])
-        answer = self.pipeline.finish(self.plan, vectors, rows)
-        return Answer(
-            output=answer.output, evidence=answer.evidence + vector_math.to_bytes(list(rows))
-        )
+        scores = scores or await self.scores(vectors)
+        answer = self.pipeline.finish(self.plan, vectors, scores)
+        evidence = answer.evidence + vector_math.to_bytes([scores])
+        return Answer(output=answer.output, evidence=evidence)
+
+    async def scores(self, vectors: Sequence[Vector]) -> list[float]:
+        weights = self.plan.head_weights
+        (found,) = await self.head.score([vector_math.mean(vectors[: len(weights)], weights)])
+        return found
 
     def noisy(self, rng: random.Random) -> list[Vector]:
         """Return the vectors as far off as the worst that honest runtimes were seen to be."""
@@ -95,10 +97,9 @@ async def test_a_class_raised_to_the_top_does_not_agree(node: Node) -> None:
         if category["examples"] is None or category["name"] == best:
             continue
         vectors = node.noisy(rng)
-        scores = await node.head.score(vectors[: node.plan.head_rows])
-        for row in scores:
-            for column in (category["column"], *range(*category["examples"])):
-                row[column] += 0.5
+        scores = await node.scores(vectors)
+        for column in (category["column"], *range(*category["examples"])):
+            scores[column] += 0.8
         theirs = await node.answer(vectors, scores)
         said = json.loads(theirs.output)["content"]["iab_2_2"][0]["tier1_name"]
         lies += said == category["name"]

@@ -23,7 +23,7 @@ class Wordy(HeadedPipeline):
         self.pieces = pieces
 
     def finish_in_pieces(
-        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+        self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]
     ) -> tuple[Answer, Sequence[str]]:
         return Answer(output="".join(self.pieces).encode()), self.pieces
 
@@ -89,7 +89,7 @@ async def test_a_piece_of_nothing_is_not_sent() -> None:
 async def test_an_attempt_that_cannot_be_finished_sends_no_pieces() -> None:
     class Broken(Wordy):
         def finish_in_pieces(
-            self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[Sequence[float]]
+            self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]
         ) -> tuple[Answer, Sequence[str]]:
             raise LookupError("no such word")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from browser_node import pipelines
 from browser_node.models import Manifest, ModelFile
-from browser_node.pipelines import Headed, InputError, Vector
+from browser_node.pipelines import Headed, InputError
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.iab import MAX_ITEMS, WINDOW_WORDS, IabPipeline, windows
 from browser_node.pipelines.iab_head import (
@@ -97,23 +96,22 @@ def pipeline(head: Head = HEAD, *, max_tokens: int = 64) -> IabPipeline:
     return IabPipeline(manifest(max_tokens), WordTokenizer(), files)
 
 
-def answer(text: str, *rows: Sequence[float]) -> Answer:
-    """Classify with the given scores for each window."""
+def answer(text: str, scores: Sequence[float]) -> Answer:
+    """Classify with the given scores of the head."""
     classifier = pipeline()
     plan = classifier.plan(Task(input=text))
-    assert plan.head_rows == len(rows)
-    return classifier.finish(plan, [vector_of(sequence) for sequence in plan.sequences], rows)
+    assert bool(plan.head_weights) == bool(scores)
+    return classifier.finish(plan, [vector_of(sequence) for sequence in plan.sequences], scores)
 
 
-def classify(text: str, *rows: Sequence[float]) -> Any:
-    return json.loads(answer(text, *rows).output)
+def classify(text: str, scores: Sequence[float] = ()) -> Any:
+    return json.loads(answer(text, scores).output)
 
 
 # ── output ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_output_is_what_the_specification_says() -> None:
-    # One window, whose vector has length 1: its row is the text's.
     found = classify(TEXT, DOG)
 
     assert list(found) == ["audience", "content", "topics", "keywords", "user_intent"]
@@ -189,7 +187,7 @@ def test_evidence_is_every_vector_in_order() -> None:
     classifier = pipeline()
     plan = classifier.plan(Task(input=TEXT))
     vectors = [vector_of(sequence) for sequence in plan.sequences]
-    evidence = classifier.finish(plan, vectors, [DOG]).evidence
+    evidence = classifier.finish(plan, vectors, DOG).evidence
     assert evidence == vector_math.to_bytes(vectors)
 
 
@@ -215,33 +213,22 @@ def test_a_sentence_longer_than_a_window_is_one_of_its_own() -> None:
     ]
 
 
-def test_the_head_scores_the_windows_and_not_the_keywords() -> None:
-    text = " ".join([TEXT] * 4)
+def test_the_head_scores_the_windows_by_their_words_and_not_the_keywords() -> None:
+    many = " ".join(["dog"] * 36) + "."
+    text = f"{many} Trains leave on time today."
     plan = pipeline(max_tokens=400).plan(Task(input=text))
-    assert plan.head_rows == len(windows(text)) == 2
-    assert len(plan.sequences) > plan.head_rows
+    assert len(windows(text)) == 2
+    assert plan.head_weights == (36, 5)
+    assert len(plan.sequences) > 2
 
 
 @pytest.mark.parametrize("text", ["", "...", "Word", TEXT, " ".join([TEXT] * 4)])
 def test_what_a_judge_asks_for_is_what_the_plan_says(text: str) -> None:
     classifier = pipeline(max_tokens=400)
     assert isinstance(classifier, Headed)
-    assert classifier.head_rows(Task(input=text)) == classifier.plan(Task(input=text)).head_rows
+    task = Task(input=text)
+    assert classifier.head_weights(task) == classifier.plan(task).head_weights
     assert classifier.head_columns == len(DOG)
-
-
-def test_windows_count_by_their_words() -> None:
-    # Both windows have the same vector, so that the mean's length is 1.
-    def vectors(count: int) -> list[Vector]:
-        return [array("f", [1.0] + [0.0] * 7)] * count
-
-    classifier = pipeline(max_tokens=400)
-    many = " ".join(["dog"] * 36) + "."
-    plan = classifier.plan(Task(input=f"{many} Trains leave on time today."))
-    assert plan.head_rows == 2
-
-    found = json.loads(classifier.finish(plan, vectors(len(plan.sequences)), [DOG, TRAIN]).output)
-    assert found["content"]["iab_2_2"][0]["name"] == "Pets"
 
 
 def test_too_many_tokens_are_the_inputs_fault() -> None:
@@ -319,11 +306,11 @@ class Built:
         found = []
         for text in texts:
             plan = self._pipeline.plan(Task(input=text))
-            rows = plan.head_rows
-            vectors = await encoder.encode(plan.sequences[:rows])
-            scores = await head.score(vectors)
-            if plan.sequences[rows:]:
-                vectors = [*vectors, *await encoder.encode(plan.sequences[rows:])]
+            weights = plan.head_weights
+            vectors = await encoder.encode(plan.sequences[: len(weights)])
+            (scores,) = await head.score([vector_math.mean(vectors, weights)])
+            if plan.sequences[len(weights) :]:
+                vectors = [*vectors, *await encoder.encode(plan.sequences[len(weights) :])]
             found.append(json.loads(self._pipeline.finish(plan, vectors, scores).output))
         return found
 

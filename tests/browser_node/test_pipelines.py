@@ -74,6 +74,11 @@ def test_the_centroid_is_the_unit_vector_between() -> None:
     assert vector_math.centroid([[1.0], [-1.0]]) == [0.0]
 
 
+def test_the_mean_leans_to_the_heavier_vector() -> None:
+    assert vector_math.mean([[1.0, 0.0], [0.0, 1.0]], (3, 4)) == pytest.approx([0.6, 0.8])
+    assert vector_math.mean([[1.0], [-1.0]], (2, 2)) == [0.0]
+
+
 # ── embeddings ───────────────────────────────────────────────────────────────────────────────────
 
 
