@@ -30,6 +30,7 @@ from bench.wire import Wire, post
 from browser_node import pipelines
 from browser_node import protocol as p
 from browser_node.attempts import pack
+from browser_node.pipelines import vectors as vector_math
 from browser_node.protocol import ModelDigest
 from orchestrator.settings import Settings
 from orchestrator.storage.catalogue import load_manifests, read_small_files
@@ -78,9 +79,10 @@ class Models:
         # The vectors that the pipeline would have asked for, and the scores of a head.
         pipeline = self._pipelines[digest]
         plan = pipeline.plan(p.Task(input=text))
-        evidence, output = vector * len(plan.sequences), text[:120].encode()
+        rounded = vector_math.halved([vector_math.floats(vector)])[1]
+        evidence, output = rounded * len(plan.sequences), text[:120].encode()
         if isinstance(pipeline, pipelines.Headed):
-            evidence += array("f", range(pipeline.head_columns)).tobytes()
+            evidence += vector_math.halved([range(pipeline.head_columns)])[1]
             output = _PROFILE
         return p.Answer(output=output, evidence=evidence)
 

@@ -6,7 +6,8 @@ tolerance that grows with the distance of what they are of. Then the output: it 
 one, or follow from the answer's own evidence when the pipeline's pure half runs on it again. So a
 label, keyword or sentence may differ exactly when evidence within the tolerance makes it differ.
 
-Evidence is little-endian float32: one vector a sequence of the plan, then the head's scores.
+Evidence is little-endian float16: one vector a sequence of the plan, then the head's scores. An
+embedding, float32, is its own.
 """
 
 from __future__ import annotations
@@ -74,10 +75,11 @@ def agree(
         return Verdict(
             False, -1.0, f"evidence has {len(given):,} bytes, {len(expected):,} expected"
         )
+    read = _floats if manifest.pipeline == "embeddings" else vector_math.halves
     try:
         form = _form(task, pipeline)
-        ours = _evidence(expected, form, manifest.dimensions)
-        theirs = _evidence(given, form, manifest.dimensions)
+        ours = _evidence(read(expected), form, manifest.dimensions)
+        theirs = _evidence(read(given), form, manifest.dimensions)
     except (InputError, ValueError) as error:
         return Verdict(False, -1.0, str(error))
     pairs = [_Pair.of(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
@@ -137,10 +139,13 @@ def _blob(manifest: Manifest, answer: Answer) -> bytes:
     return answer.output if manifest.pipeline == "embeddings" else answer.evidence
 
 
-def _evidence(blob: bytes, form: _Form, dimensions: int) -> _Evidence:
-    """Read an answer's evidence; raises `ValueError` for bytes that cannot be that."""
+def _floats(blob: bytes) -> Sequence[float]:
     # A list, as it is gone through three times: an array would make each of its floats anew.
-    flat = vector_math.floats(blob).tolist()
+    return vector_math.floats(blob).tolist()
+
+
+def _evidence(flat: Sequence[float], form: _Form, dimensions: int) -> _Evidence:
+    """Return an answer's evidence; raises `ValueError` for numbers that cannot be that."""
     scores = len(flat) % dimensions if form.scores is None else form.scores
     end = len(flat) - scores
     found = end // dimensions

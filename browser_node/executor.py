@@ -327,12 +327,14 @@ class Executor:
                 emissions += self._answer(row, scores.get(row.attempt.item.attempt_id, []))
         return emissions
 
-    def _answer(self, row: _Row, scores: list[float]) -> list[Emission]:
+    def _answer(self, row: _Row, scores: Sequence[float]) -> list[Emission]:
         work, attempt = row.work, row.attempt
         pipeline, vectors = work.model.pipeline, _known(work.vectors)
         pieces: Sequence[str] = ()
         started = self._clock()
         try:
+            # What the head said is evidence too: `agreement` derives the output from both again.
+            [scores], of_head = vector_math.halved([scores])
             if attempt.item.stream and isinstance(pipeline, Streaming):
                 answer, pieces = pipeline.finish_in_pieces(work.plan, vectors, scores)
             else:
@@ -343,8 +345,7 @@ class Executor:
         result = Result(
             attempt_id=attempt.item.attempt_id,
             output=answer.output,
-            # What the head said is evidence too: `agreement` derives the output from both again.
-            evidence=answer.evidence + vector_math.to_bytes([scores]),
+            evidence=answer.evidence + of_head,
             compute_s=max(0.0, work.compute_s + self._clock() - started),
             tokens=work.plan.tokens,
         )

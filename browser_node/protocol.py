@@ -159,7 +159,7 @@ class Speed(Part, frozen=True, kw_only=True):
 
 
 class Answer(Part, frozen=True, kw_only=True):
-    """What a pipeline made of one input, and the vectors it rests on (float32 LE, n × dim)."""
+    """What a pipeline made of one input, and what that rests on (`agreement` says in what form)."""
 
     output: Blob
     evidence: Blob = b""

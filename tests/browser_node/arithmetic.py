@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -87,6 +88,15 @@ class ArithmeticEncoder:
         if self._clock is not None:
             self._clock.now_s += max(lengths) * len(lengths)
         return [vector_of(sequence) for sequence in sequences]
+
+
+def near_ties(count: int, seed: int) -> list[Vector]:
+    """Return vectors that differ by less than their evidence can tell."""
+    rng = random.Random(seed)
+    return [
+        array("f", [0.9 + rng.gauss(0, 2e-5), *(rng.gauss(0.1, 2e-5) for _ in range(7))])
+        for _ in range(count)
+    ]
 
 
 class ArithmeticHead:

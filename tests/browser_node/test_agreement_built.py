@@ -40,10 +40,9 @@ class Node:
 
     async def answer(self, vectors: Sequence[Vector], scores: list[float] | None = None) -> Answer:
         """Return the answer as the executor would send it."""
-        scores = scores or await self.scores(vectors)
-        answer = self.pipeline.finish(self.plan, vectors, scores)
-        evidence = answer.evidence + vector_math.to_bytes([scores])
-        return Answer(output=answer.output, evidence=evidence)
+        [rounded], of_head = vector_math.halved([scores or await self.scores(vectors)])
+        answer = self.pipeline.finish(self.plan, vectors, rounded)
+        return Answer(output=answer.output, evidence=answer.evidence + of_head)
 
     async def scores(self, vectors: Sequence[Vector]) -> list[float]:
         weights = self.plan.head_weights

@@ -33,7 +33,7 @@ from browser_node.pipelines.iab_head import (
 from browser_node.protocol import Answer, Task
 from browser_node.runtimes.onnx_native import OnnxBackend
 from tests.browser_node import built
-from tests.browser_node.arithmetic import WordTokenizer, manifest_of, vector_of
+from tests.browser_node.arithmetic import WordTokenizer, manifest_of, near_ties, vector_of
 from wasm_build.iab import tables
 
 ENCODER, TOKENIZER = "a" * 64, "b" * 64
@@ -188,7 +188,16 @@ def test_evidence_is_every_vector_in_order() -> None:
     plan = classifier.plan(Task(input=TEXT))
     vectors = [vector_of(sequence) for sequence in plan.sequences]
     evidence = classifier.finish(plan, vectors, DOG).evidence
-    assert evidence == vector_math.to_bytes(vectors)
+    assert evidence == vector_math.halved(vectors)[1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_keywords_follow_from_their_own_evidence(seed: int) -> None:
+    classifier = pipeline()
+    plan = classifier.plan(Task(input=TEXT))
+    vectors = near_ties(len(plan.sequences), seed)
+    as_sent, _ = vector_math.halved(vectors)
+    assert classifier.finish(plan, vectors, DOG) == classifier.finish(plan, as_sent, DOG)
 
 
 def test_another_pipelines_plan_is_refused() -> None:

@@ -22,7 +22,13 @@ from browser_node.pipelines.summary import (
     rank,
 )
 from browser_node.protocol import Answer, Params, Task
-from tests.browser_node.arithmetic import DIMENSIONS, WordTokenizer, manifest_of, vector_of
+from tests.browser_node.arithmetic import (
+    DIMENSIONS,
+    WordTokenizer,
+    manifest_of,
+    near_ties,
+    vector_of,
+)
 
 SENTENCES = [
     "The council closed the bridge to cars on Tuesday night.",
@@ -62,6 +68,26 @@ def test_vectors_travel_as_little_endian_float32() -> None:
 def test_part_of_a_float_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
         vector_math.floats(b"\0\0\0\0\0")
+
+
+def test_evidence_travels_as_little_endian_float16_and_is_used_as_it_travels() -> None:
+    rounded, blob = vector_math.halved([array("f", [1.0, 0.1]), array("f", [-2.0, 1 / 3])])
+    assert blob == bytes.fromhex("003c 662e 00c0 5535")
+    assert rounded == [(1.0, 0.0999755859375), (-2.0, 0.333251953125)]
+    assert vector_math.halved(rounded) == (rounded, blob)
+    assert vector_math.halves(blob) == (*rounded[0], *rounded[1])
+
+
+def test_nothing_is_rounded_to_nothing() -> None:
+    assert vector_math.halved([]) == ([], b"")
+    assert vector_math.halved([[]]) == ([()], b"")
+
+
+def test_what_half_precision_cannot_hold_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        vector_math.halved([[1e5]])
+    with pytest.raises(ValueError, match="3 bytes"):
+        vector_math.halves(b"\0\0\0")
 
 
 def test_the_cosine_with_nothing_is_nothing() -> None:
@@ -245,6 +271,15 @@ def test_the_pieces_of_a_summary_are_told_apart_by_the_space_before_them() -> No
     assert second[1:] in SENTENCES
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_summary_follows_from_its_own_evidence(seed: int) -> None:
+    pipeline = summary_pipeline()
+    plan = pipeline.plan(Task(input=TEXT, params={"sentences": 2}))
+    vectors = near_ties(len(plan.sequences), seed)
+    as_sent, _ = vector_math.halved(vectors)
+    assert pipeline.finish(plan, vectors, []) == pipeline.finish(plan, as_sent, [])
+
+
 def test_only_the_summary_streams() -> None:
     assert isinstance(summary_pipeline(), Streaming)
     assert not isinstance(EmbeddingsPipeline(manifest_of("embeddings"), WordTokenizer()), Streaming)
@@ -270,8 +305,8 @@ def test_a_text_of_very_many_sentences_is_computed_as_a_bounded_number_of_units(
 def test_the_evidence_is_a_vector_a_sentence() -> None:
     plan = summary_pipeline().plan(Task(input=TEXT))
     evidence = answer(summary_pipeline(), Task(input=TEXT)).evidence
-    assert evidence == b"".join(vector_of(sequence).tobytes() for sequence in plan.sequences)
-    assert len(evidence) == len(SENTENCES) * DIMENSIONS * 4
+    assert evidence == vector_math.halved([vector_of(one) for one in plan.sequences])[1]
+    assert len(evidence) == len(SENTENCES) * DIMENSIONS * 2
 
 
 def test_a_text_longer_than_the_model_takes_is_refused() -> None:
