@@ -80,22 +80,22 @@ def is_finished(sentence: str) -> bool:
     return _FINISHED.search(sentence) is not None
 
 
-def merged(sentences: list[str], *, limit: int) -> list[str]:
-    """Return at most ``limit`` units: beyond it, short neighbours are put together."""
+def grouped(sentences: list[str], *, limit: int) -> list[list[str]]:
+    """Return the sentences in at most ``limit`` groups: beyond it, short neighbours share one."""
     if len(sentences) <= limit:
-        return sentences
-    # Every unit but the last reaches this many words, so there can be no more than `limit`.
+        return [[sentence] for sentence in sentences]
+    # Every group but the last reaches this many words, so there can be no more than `limit`.
     sizes = [max(1, word_count(sentence)) for sentence in sentences]
     enough = -(-sum(sizes) // (limit - 1))
-    units: list[list[str]] = []
+    groups: list[list[str]] = []
     words = enough
     for sentence, size in zip(sentences, sizes, strict=True):
         if words >= enough:
-            units.append([])
+            groups.append([])
             words = 0
-        units[-1].append(sentence)
+        groups[-1].append(sentence)
         words += size
-    return [joined(unit) for unit in units]
+    return groups
 
 
 def joined(parts: Sequence[str]) -> str:

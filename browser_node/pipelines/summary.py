@@ -5,8 +5,8 @@ maximal marginal relevance with λ = 0.8 against repetition. Long summaries (mor
 sentences) leave the position out: what opens a text is no longer worth more there.
 
 Params: ``sentences`` (how many, at least 1; by default the text's length decides) and
-``max_tokens`` (the longest output, in tokens). A text of more than `MAX_SENTENCES` sentences is
-treated as that many units by merging short neighbours, which bounds compute and evidence.
+``max_tokens`` (the longest output, in tokens). Of a text of more than `MAX_VECTORS` sentences short
+neighbours share a vector, which bounds compute and evidence; each is still taken by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 from browser_node.models import Manifest
@@ -25,7 +25,7 @@ from browser_node.pipelines.plan import InputError, Plan, Vector, counted
 from browser_node.protocol import Answer, Task
 from browser_node.tokenizer import Tokenizer
 
-MAX_SENTENCES: Final = 128
+MAX_VECTORS: Final = 128
 MAX_DEFAULT_SENTENCES: Final = 8
 _MAX_SENTENCE_TOKENS: Final = 128
 _RELEVANCE: Final = 0.8
@@ -37,9 +37,15 @@ _FEW_WORDS_UNFINISHED: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What `finish` selects from: the units, their token counts, and how much to take."""
+    """What `finish` selects from, and how much to take.
+
+    ``units`` are the texts that have a vector each; the sentences of unit i are those from
+    ``firsts[i]`` up to ``firsts[i + 1]``.
+    """
 
     units: tuple[str, ...]
+    firsts: tuple[int, ...]
+    sentences: tuple[str, ...]
     tokens: tuple[int, ...]
     count: int
     max_tokens: int | None
@@ -57,11 +63,15 @@ class SummaryPipeline:
     def plan(self, task: Task) -> Plan:
         """Return a sequence a sentence, none if there is no choice to make; raises `InputError`."""
         tokens = counted(self._manifest, self._tokenizer, task.input)
-        units = _units(task.input)
+        sentences = splitter.split(task.input)
+        groups = splitter.grouped(sentences, limit=MAX_VECTORS)
+        units = tuple(map(splitter.joined, groups))
         wanted = _Wanted(
             units=units,
-            tokens=tuple(self._tokenizer.count(unit) - 2 for unit in units),
-            count=_positive(task, "sentences") or default_count(len(units)),
+            firsts=tuple(accumulate(map(len, groups), initial=0)),
+            sentences=tuple(sentences),
+            tokens=tuple(self._tokenizer.count(sentence) - 2 for sentence in sentences),
+            count=_positive(task, "sentences") or default_count(len(sentences)),
             max_tokens=_positive(task, "max_tokens"),
         )
         sequences = tuple(
@@ -82,8 +92,7 @@ class SummaryPipeline:
             raise TypeError("the plan is another pipeline's")
         # As whoever judges the answer reads them.
         vectors, evidence = vector_math.halved(vectors)
-        order = rank(wanted.units, vectors, count=wanted.count) if vectors else iter((0,))
-        chosen = self._chosen(wanted, order) if wanted.units else []
+        chosen = self._chosen(wanted, _order(wanted, vectors)) if wanted.sentences else []
         output = splitter.joined(chosen).encode(errors="replace")
         pieces = [
             piece.encode(errors="replace").decode() for piece in splitter.in_pieces(chosen) if piece
@@ -91,7 +100,7 @@ class SummaryPipeline:
         return Answer(output=output, evidence=evidence), pieces
 
     def _chosen(self, wanted: _Wanted, order: Iterator[int]) -> list[str]:
-        """Return the best units that fit together, or the start of the best if none does."""
+        """Return the best sentences that fit together, or the start of the best if none does."""
         room = math.inf if wanted.max_tokens is None else wanted.max_tokens
         smallest = min(wanted.tokens)
         taken: list[int] = []
@@ -104,8 +113,8 @@ class SummaryPipeline:
             if len(taken) == wanted.count or room < smallest:
                 break
         if taken:
-            return [wanted.units[at] for at in sorted(taken)]
-        return [self._start_of(wanted.units[best or 0], max_tokens=int(room))]
+            return [wanted.sentences[at] for at in sorted(taken)]
+        return [self._start_of(wanted.sentences[best or 0], max_tokens=int(room))]
 
     def _start_of(self, sentence: str, *, max_tokens: int) -> str:
         """Return the longest start of whole words, or else of characters, that fits."""
@@ -122,18 +131,29 @@ def is_cut(text: str, summary: str) -> bool:
 
     Then no sentence was short enough to be taken whole, so that none can be what it begins with.
     """
-    units = _units(text)
-    return bool(units) and not summary.startswith(units)
-
-
-def _units(text: str) -> tuple[str, ...]:
-    """Return what is taken or left as a whole: sentences, of a very long text several at a time."""
-    return tuple(splitter.merged(splitter.split(text), limit=MAX_SENTENCES))
+    sentences = tuple(splitter.split(text))
+    return bool(sentences) and not summary.startswith(sentences)
 
 
 def default_count(available: int) -> int:
     """Return how many of ``available`` sentences a summary has unless told: 1 of 3, 3 of 12, …"""
     return max(1, min(MAX_DEFAULT_SENTENCES, round(0.8 * math.sqrt(available))))
+
+
+def _order(wanted: _Wanted, vectors: Sequence[Vector]) -> Iterator[int]:
+    """Yield the indices of all sentences, best first; a unit's as they stand, fragments last."""
+    # As part of the units what it is of the sentences.
+    count = -(-wanted.count * len(wanted.units) // len(wanted.sentences))
+    units = rank(wanted.units, vectors, count=count) if vectors else iter((0,))
+    spans = list(pairwise(wanted.firsts))
+    fragments: list[int] = []
+    for unit in units:
+        for at in range(*spans[unit]):
+            if _is_quotable(wanted.sentences[at]):
+                yield at
+            else:
+                fragments.append(at)
+    yield from fragments
 
 
 def rank(units: Sequence[str], vectors: Sequence[Vector], *, count: int) -> Iterator[int]:

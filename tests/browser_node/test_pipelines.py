@@ -15,7 +15,7 @@ from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.embeddings import EmbeddingsPipeline
 from browser_node.pipelines.sentences import split
 from browser_node.pipelines.summary import (
-    MAX_SENTENCES,
+    MAX_VECTORS,
     SummaryPipeline,
     default_count,
     is_cut,
@@ -298,8 +298,28 @@ def test_half_a_surrogate_pair_does_not_keep_a_text_from_its_summary() -> None:
 def test_a_text_of_very_many_sentences_is_computed_as_a_bounded_number_of_units() -> None:
     text = " ".join(f"Sentence number {at} is here." for at in range(700))
     plan = summary_pipeline().plan(Task(input=text))
-    assert len(plan.sequences) <= MAX_SENTENCES
-    assert len(plan.sequences) > MAX_SENTENCES // 2
+    assert len(plan.sequences) <= MAX_VECTORS
+    assert len(plan.sequences) > MAX_VECTORS // 2
+
+
+@pytest.mark.parametrize("size", [128, 129, 256, 300])
+def test_sentences_that_share_a_vector_are_counted_and_cut_one_by_one(size: int) -> None:
+    sentences = [f"Ferry {at} left harbour {at} with cargo." for at in range(size)]
+    text = " ".join(sentences)
+    for count in (1, 2, 5, 100):
+        assert len(split(summary(text, sentences=count))) == count
+    assert summary(text, sentences=1000) == text
+    # Each has seven tokens here.
+    two = summary(text, sentences=3, max_tokens=20)
+    assert len(split(two)) == 2
+    assert all(sentence in sentences for sentence in split(two))
+    assert not is_cut(text, summary(text, sentences=3, max_tokens=9))
+    assert is_cut(text, summary(text, max_tokens=5))
+
+
+def test_of_sentences_that_share_a_vector_fragments_come_last() -> None:
+    text = " ".join(f"Oh. Ferry {at} left harbour {at} with cargo." for at in range(200))
+    assert "Oh." not in split(summary(text, sentences=50))
 
 
 def test_the_evidence_is_a_vector_a_sentence() -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from browser_node.pipelines.sentences import (
     MAX_WORDS,
+    grouped,
     is_finished,
     joined,
-    merged,
     split,
     word_count,
 )
@@ -128,18 +128,18 @@ def test_no_visible_character_but_a_list_marker_gets_lost(text: str) -> None:
     st.lists(st.integers(1, 60).map(lambda size: " ".join(["w"] * size) + "."), max_size=600),
     st.integers(2, 130),
 )
-def test_merging_keeps_every_word_in_order_within_the_limit(
+def test_groups_keep_every_sentence_in_order_within_the_limit(
     sentences: list[str], limit: int
 ) -> None:
-    units = merged(sentences, limit=limit)
-    assert len(units) <= limit
-    assert " ".join(units).split() == " ".join(sentences).split()
+    groups = grouped(sentences, limit=limit)
+    assert len(groups) <= limit
+    assert [sentence for group in groups for sentence in group] == sentences
 
 
-def test_merging_sentences_of_one_length_keeps_within_the_limit() -> None:
+def test_groups_of_sentences_of_one_length_keep_within_the_limit() -> None:
     for count in range(2, 60):
         for limit in range(2, count):
-            assert len(merged(["One."] * count, limit=limit)) <= limit
+            assert len(grouped(["One."] * count, limit=limit)) <= limit
 
 
 def test_cjk_parts_are_joined_without_a_space() -> None:
