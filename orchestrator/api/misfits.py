@@ -14,10 +14,10 @@ from orchestrator.errors import BadRequest
 _SHOWN_MAX_CHARS: Final = 40
 _BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
-_AT: Final = re.compile(r" - at `\$(?P<path>.*)`$", re.DOTALL)
+_AT: Final = re.compile(r" - at `\$(?P<path>(?:\.\w+|\[\d+\]|\[\.\.\.\])*)`$")
 _STEP: Final = re.compile(r"\.(?P<name>\w+)|\[(?P<at>\d+)\]")
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>\w+)`")
-_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _EXPECTED: Final = re.compile(r"^Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
 _RANGE: Final = re.compile(r"^Expected `[^`]+` (?P<sign>[<>]=) (?P<bound>-?[0-9.]+)")
 _LENGTH: Final = re.compile(r"^Expected `(?P<kind>\w+)` of length (?P<sign>[<>]=) (?P<bound>\d+)")
@@ -67,17 +67,16 @@ def shown(value: object) -> str:
 
 def misfit(message: str, body: bytes, type_: Any) -> BadRequest:
     """Turn msgspec's ``message`` on a ``body`` of ``type_`` into one for a customer."""
-    found = _AT.search(message)
-    path = found["path"] if found else ""
+    said, path = _apart(message, body)
     # What stands in an object by a name of the customer's own is not told which it is.
     param = path.removeprefix(".").removesuffix("[...]")
     subject = param or "The body"
-    if missing := _MISSING.match(message):
+    if missing := _MISSING.match(said):
         name = f"{param}.{missing['name']}" if param else missing["name"]
         return BadRequest(
             f"{name} is missing; it is required.", code="missing_required_parameter", param=name
         )
-    if unknown := _UNKNOWN.match(message):
+    if unknown := _UNKNOWN.match(said):
         name = unknown["name"][:64]
         name = f"{param}.{name}" if param else name
         return BadRequest(
@@ -85,7 +84,7 @@ def misfit(message: str, body: bytes, type_: Any) -> BadRequest:
             code="unknown_parameter",
             param=name,
         )
-    if expected := _EXPECTED.match(message):
+    if expected := _EXPECTED.match(said):
         # The union's null only says that the field may be left out: no one needs to be told.
         wanted = [name for name in expected["wanted"].split(" | ") if name != "null"]
         allowed = " or ".join(_NAMES.get(name, name) for name in wanted)
@@ -96,12 +95,26 @@ def misfit(message: str, body: bytes, type_: Any) -> BadRequest:
             f"{subject} must be {allowed}, not {got}.", code="invalid_type", param=param or None
         )
     sentence = (
-        _out_of_range(message, subject, path, body)
-        or _too_long_or_short(message, subject, path, body)
-        or _no_choice(message, subject, path, type_)
-        or f"{subject} is not valid: {_lower_first(_AT.sub('', message))}."
+        _out_of_range(said, subject, path, body)
+        or _too_long_or_short(said, subject, path, body)
+        or _no_choice(said, subject, path, type_)
+        or f"{subject} is not valid: {_lower_first(said)}."
     )
     return BadRequest(sentence, code="invalid_value", param=param or None)
+
+
+def _apart(message: str, body: bytes) -> tuple[str, str]:
+    """Return what ``message`` says and the path it says it of, empty for the body itself."""
+    found = _AT.search(message)
+    if found is None:
+        return message, ""
+    said, path = message[: found.start()], found["path"]
+    if unknown := _UNKNOWN.match(message):
+        # A field's own name may end as a path does.
+        whole = _value_at("", body)
+        if isinstance(whole, dict) and unknown["name"] in whole:
+            return message, ""
+    return said, path
 
 
 def not_json(error: Exception, body: bytes) -> BadRequest:

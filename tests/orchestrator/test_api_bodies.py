@@ -41,6 +41,23 @@ def test_fields_of_openai_s_api_are_taken_and_unknown_ones_refused_by_name() -> 
         assert caught.value.code == "unknown_parameter"
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": "a", "x` - at `$.evil": 1}, "x` - at `$.evil"),
+        ({"input": "a", "x`y": 1}, "x`y"),
+        ({"input": "a", "stream_options": {"x` - at `$.evil": 1}},
+         "stream_options.x` - at `$.evil"),
+        ({"input": "a", "stream_options": {"x": 1}, "x": 1}, "stream_options.x"),
+        ({"input": "a", "truncation": "q' - at `$.input`"}, "truncation"),
+    ],
+)  # fmt: skip
+def test_a_name_or_value_that_looks_like_a_path_is_none(
+    body: dict[str, object], param: str
+) -> None:
+    assert refusal(RESPONSES, {"model": "m"} | body).param == param
+
+
 def test_an_input_is_a_string_or_messages_of_strings_or_parts() -> None:
     asked = parse(
         RESPONSES,
