@@ -25,6 +25,8 @@ _SENTENCES: Final = ThreadPoolExecutor(1, thread_name_prefix="sentences")
 _PAIRS_MAX: Final = 16
 _PAIR_KEY_CHARS: Final = 64
 _PAIR_VALUE_CHARS: Final = 512
+# Deeper than any schema; what nests a thousand deep is read, but cannot be written again.
+_OPTION_LEVELS: Final = 100
 # What metadata may hold beside string pairs: options that some model reads.
 _MODEL_OPTIONS: Final = frozenset(
     {
@@ -186,6 +188,12 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
                 param="metadata",
             )
         if key in _MODEL_OPTIONS:
+            if _is_deeper(value, _OPTION_LEVELS):
+                raise BadRequest(
+                    f"metadata.{key} nests more than {_OPTION_LEVELS} arrays and objects.",
+                    code="invalid_value",
+                    param=f"metadata.{key}",
+                )
             continue
         if not isinstance(value, str):
             raise BadRequest(
@@ -198,6 +206,26 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
                 code="string_above_max_length",
                 param=f"metadata.{key}",
             )
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether more than so many arrays and objects stand inside each other in ``value``."""
+    inside: list[object] = [value]
+    for _ in range(levels + 1):
+        found: list[object] = []
+        for one in inside:
+            if isinstance(one, Mapping):
+                found += one.values()
+            elif isinstance(one, list):
+                found += one
+            else:
+                continue
+            # An empty one is a level, too.
+            found.append(None)
+        if not found:
+            return False
+        inside = found
+    return True
 
 
 def _check_labels(model: Model) -> None:

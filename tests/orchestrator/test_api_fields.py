@@ -264,6 +264,28 @@ async def test_a_text_of_white_space_is_refused_wherever_a_text_is_worked_on(
         assert backend.engine.jobs == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a":', "}")])
+async def test_an_option_that_nests_too_deeply_to_be_echoed_is_refused(
+    tmp_path: Path, start: str, end: str, stream: bool
+) -> None:
+    def body(levels: int, field: str) -> str:
+        nested = start * levels + ("" if start == "[" else "1") + end * levels
+        asked = {"model": SUMMARY, field: "A text.", "stream": stream}
+        if field == "messages":
+            asked[field] = [{"role": "user", "content": "A text."}]
+        return json.dumps(asked)[:-1] + f',"metadata":{{"schema":{nested}}}}}'
+
+    async with caller(tmp_path) as (_, client):
+        for path, field in (("/v1/responses", "input"), ("/v1/chat/completions", "messages")):
+            for levels, status in ((100, 200), (101, 400), (980, 400), (990, 400)):
+                reply = await client.post(path, content=body(levels, field))
+                assert reply.status_code == status, (path, levels)
+            assert reply.json()["error"]["code"] == "invalid_json"
+            deep = await client.post(path, content=body(101, field))
+            assert deep.json()["error"]["param"] == "metadata.schema"
+
+
 async def test_options_in_metadata_are_echoed_as_the_strings_that_clients_expect(
     tmp_path: Path,
 ) -> None:
