@@ -133,6 +133,9 @@ class BoundedHttp(HttpToolsProtocol):
         bounds = self.bounds
         if len(self.headers) > bounds.headers_max:
             self._stop(too_many(len(self.headers), bounds.headers_max))
+        if [name for name, _ in self.headers].count(b"host") > 1:
+            # RFC 9112, 3.2. Whoever stands before us may go by the other one.
+            self._stop(BadRequest("The request names more than one Host: send one."))
         # Summed up only where what came could be too much: most requests come in one short piece.
         if self._headless_bytes + self._piece_bytes > bounds.headers_max_bytes:
             size_bytes = len(self.url) + sum(

@@ -117,6 +117,18 @@ async def test_ten_thousand_headers_are_refused_and_the_allowed_number_is_not() 
     assert head.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("upgrade", [b"", b"connection: upgrade\r\nupgrade: websocket\r\n"])
+async def test_two_hosts_are_refused_whichever_of_them_is_ours(upgrade: bytes) -> None:
+    async with stage() as at, client(at) as torn:
+        await torn.send(b"GET /echo HTTP/1.1\r\nhost: x\r\n" + upgrade + b"Host: y\r\n\r\n")
+
+        answered = await torn.answer()
+        assert error(answered)[0] == b"400"
+        assert b"more than one Host" in answered[1]
+        assert await torn.ended()
+        assert at.paths == []
+
+
 async def test_a_long_head_is_refused_whether_it_comes_in_one_piece_or_in_two() -> None:
     long = b"GET /%s HTTP/1.1\r\nx: %s\r\n\r\n" % (b"a" * 20_000, b"b" * 20_000)
     async with stage() as at:
