@@ -229,11 +229,11 @@ class PublicApi:
                 got = await self._idempotency.begin(exchange.scope, digest_of(body))
                 if not isinstance(got, Turn):
                     return replay(got)
-                turn = got
+                turn, exchange.billed = got, got.billed
             reply = await route.handler(exchange, body)
             if isinstance(reply, Streamed):
                 if turn is not None:
-                    reply = turn.relay(reply, exchange.place)
+                    reply = turn.relay(reply, exchange)
                 self._watches.resume(watch)
                 await self._relay(exchange, reply, send, headers, watch)
             elif turn is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from starlette.types import Receive
@@ -21,13 +21,23 @@ async def _nothing_comes() -> dict[str, object]:
     return {"type": "http.disconnect"}
 
 
+class Billed(NamedTuple):
+    """What earlier attempts at a request with an Idempotency-Key have cost."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+NOTHING_BILLED: Final = Billed()
+
+
 class Exchange(msgspec.Struct, eq=False, kw_only=True):
     """Filled in step by step; ``number`` is the random part that all ids of the request share.
 
     ``name`` is what stands in the path for its placeholder, ``query`` the raw query string,
     ``receive`` where a body that nobody has read yet comes from. A line of a batch is an exchange
     too: its ``priority`` is batch, and ``deadline_s`` is longer than a request's. ``scope`` is
-    there where an Idempotency-Key came.
+    there where an Idempotency-Key came, and ``billed`` is paid for already of the tokens.
     """
 
     gate: Gate
@@ -48,6 +58,7 @@ class Exchange(msgspec.Struct, eq=False, kw_only=True):
     place: Place | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    billed: Billed = NOTHING_BILLED
     attempts: int = 0
     node_id: str | None = None
     # As much of the one text as its model was given.

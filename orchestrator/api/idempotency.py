@@ -7,6 +7,9 @@ has the turn goes away without an answer, the next that waits takes it. Kept ans
 bytes, each and all together: when all is full, the oldest of the project that holds most go, so
 that nobody's pushes out those of who holds less. A restart loses them; what must outlive one (files
 and batches) is in `storage.idempotent` too.
+
+A stream that breaks off is billed for what it produced and has no answer to keep. What it was
+billed is kept in the answer's place, so that the same request sent again costs only the rest.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestrator.api.asgi import Header, error_body, error_headers
+from orchestrator.api.exchange import NOTHING_BILLED, Billed, Exchange
 from orchestrator.api.reply import INFERENCE_TYPE, JSON, Answer, Streamed
 from orchestrator.domain.model import Place, ProjectId
 from orchestrator.errors import ApiError, BadRequest
@@ -54,10 +58,13 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """``kept`` is None where there is no answer yet, only what was ``billed`` on the way to one."""
+
     digest: bytes
-    kept: Kept
+    kept: Kept | None
     size_bytes: int
     until: float
+    billed: Billed = NOTHING_BILLED
 
 
 @dataclass(slots=True)
@@ -69,15 +76,21 @@ class _Share:
 
 
 class Turn:
-    """The right to answer for a key. Ends with `end` or `release`, once; later calls do nothing."""
+    """The right to answer for a key. Ends with `end` or `release`, once; later calls do nothing.
 
-    __slots__ = ("_idempotency", "_over", "_scope", "digest", "outcome")
+    ``billed`` is what attempts that broke off have cost already.
+    """
 
-    def __init__(self, idempotency: Idempotency, scope: Scope, digest: bytes) -> None:
+    __slots__ = ("_idempotency", "_over", "_scope", "billed", "digest", "outcome")
+
+    def __init__(
+        self, idempotency: Idempotency, scope: Scope, digest: bytes, billed: Billed
+    ) -> None:
         self._idempotency = idempotency
         self._scope = scope
         self._over = asyncio.Event()
         self.digest = digest
+        self.billed = billed
         self.outcome: Kept | None = None
 
     def end(self, kept: Kept) -> None:
@@ -98,15 +111,15 @@ class Turn:
         await self._over.wait()
         return self.outcome
 
-    def relay(self, reply: Streamed, place: Place | None) -> Streamed:
+    def relay(self, reply: Streamed, exchange: Exchange) -> Streamed:
         """Return a streamed answer that ends the turn with all of it when it has flowed.
 
         One that breaks off, or that is too large to be kept, passes the turn on. So must whoever
         takes no piece of it: what never began to flow never ends.
         """
-        return replace(reply, pieces=self._flow(reply, place))
+        return replace(reply, pieces=self._flow(reply, exchange))
 
-    async def _flow(self, reply: Streamed, place: Place | None) -> AsyncGenerator[bytes]:
+    async def _flow(self, reply: Streamed, exchange: Exchange) -> AsyncGenerator[bytes]:
         held: list[bytes] = []
         idempotency, project_id = self._idempotency, self._scope.project_id
         size_bytes, fits = 0, True
@@ -128,8 +141,10 @@ class Turn:
             idempotency.let_go(project_id, size_bytes)
             if fits:
                 whole = Answer(200, b"".join(held), reply.headers, reply.content_type)
-                self.end(kept_reply(whole, place))
+                self.end(kept_reply(whole, exchange.place))
             else:
+                if exchange.output_tokens > self.billed.output_tokens:
+                    self.billed = Billed(exchange.input_tokens, exchange.output_tokens)
                 self.release()
 
 
@@ -171,7 +186,9 @@ class Idempotency:
                 return kept
             turn = self._turns.get(scope)
             if turn is None:
-                turn = self._turns[scope] = Turn(self, scope, digest)
+                entry = self._kept.get(scope)
+                billed = entry.billed if entry and entry.digest == digest else NOTHING_BILLED
+                turn = self._turns[scope] = Turn(self, scope, digest, billed)
                 return turn
             if turn.digest != digest:
                 raise reused(scope)
@@ -183,12 +200,17 @@ class Idempotency:
         """Take note of a turn's end; only `Turn` calls this."""
         del self._turns[scope]
         kept = turn.outcome
-        if kept is None or not kept.lasts or len(kept.body) > self.largest_bytes:
+        if kept is not None and (not kept.lasts or len(kept.body) > self.largest_bytes):
+            kept = None
+        if kept is None and not turn.billed.output_tokens:
             return
-        size_bytes = _ENTRY_BYTES + len(kept.body) + 2 * sum(map(len, scope))
+        if scope in self._kept:
+            self._drop(scope)
+        body_bytes = 0 if kept is None else len(kept.body)
+        size_bytes = _ENTRY_BYTES + body_bytes + 2 * sum(map(len, scope))
         if self.hold(scope.project_id, size_bytes):
             until = self._monotonic() + self._ttl_s
-            self._kept[scope] = _Entry(turn.digest, kept, size_bytes, until)
+            self._kept[scope] = _Entry(turn.digest, kept, size_bytes, until, turn.billed)
             self._shares[scope.project_id].kept[scope] = None
 
     def hold(self, project_id: ProjectId, more_bytes: int) -> bool:
@@ -239,7 +261,7 @@ class Idempotency:
         if entry.until <= self._monotonic():
             self._drop(scope)
             return None
-        if entry.digest != digest:
+        if entry.kept is not None and entry.digest != digest:
             raise reused(scope)
         return entry.kept
 

@@ -32,9 +32,12 @@ class Recorder:
         """Count and log one exchange, whatever its route and however it ended."""
         latency_s = self._monotonic() - exchange.started_s
         self._metrics.answered(exchange.endpoint, status, exchange.place, latency_s)
-        # A customer that leaves a stream pays for what was produced by then.
-        if exchange.model is not None and (status == 200 or exchange.output_tokens):
-            self._metrics.billed(exchange.model, exchange.input_tokens, exchange.output_tokens)
+        # A customer that leaves a stream pays for what was produced by then, and for that once.
+        paid = exchange.billed
+        input_tokens = max(exchange.input_tokens - paid.input_tokens, 0)
+        output_tokens = max(exchange.output_tokens - paid.output_tokens, 0)
+        if exchange.model is not None and (status == 200 or output_tokens):
+            self._metrics.billed(exchange.model, input_tokens, output_tokens)
         principal = exchange.principal
         # Without a key there is no project whose log it could be, and strangers could fill a disk.
         if principal is None or (status in UNCOUNTED and self._was_just_told(principal.key_id)):
@@ -50,8 +53,8 @@ class Recorder:
                 status,
                 latency_s * 1000,
                 exchange.place,
-                exchange.input_tokens,
-                exchange.output_tokens,
+                input_tokens,
+                output_tokens,
                 exchange.attempts,
                 exchange.node_id,
                 code,

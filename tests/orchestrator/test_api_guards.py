@@ -322,6 +322,30 @@ async def test_a_client_that_leaves_its_stream_holds_nobody_up(tmp_path: Path) -
         assert len(backend.engine.jobs) == 2
 
 
+async def test_a_stream_that_was_left_and_is_sent_again_costs_what_one_would(
+    tmp_path: Path,
+) -> None:
+    async with caller(tmp_path) as (backend, client):
+        backend.engine.paced.clear()
+        async with client.stream(
+            "POST", "/v1/responses", json=ASK | {"stream": True}, headers=ONCE
+        ) as leaving:
+            await anext(leaving.aiter_bytes())
+        await asyncio.wait_for(backend.engine.cancelled.wait(), 10)
+        backend.engine.paced.set()
+        again = await ask(client, stream=True)
+        whole = await client.post("/v1/responses", json=ASK | {"stream": True})
+
+        used = json.loads(again.text.split("data: ")[-1])["response"]["usage"]
+        assert used == json.loads(whole.text.split("data: ")[-1])["response"]["usage"]
+        while len(rows := await asyncio.to_thread(backend.rows)) < 3:
+            pass
+        left, rest, once = [(row["input_tokens"], row["output_tokens"]) for row in rows]
+        assert once == (used["input_tokens"], used["output_tokens"])
+        # What the first had not been billed for.
+        assert (left, rest) == ((once[0], 1), (0, int(str(once[1])) - 1))
+
+
 async def test_a_key_that_cannot_be_kept_is_400_and_readings_ignore_it(tmp_path: Path) -> None:
     async with caller(tmp_path) as (backend, client):
         long = {"idempotency-key": "x" * 256}

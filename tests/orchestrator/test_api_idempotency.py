@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
+from orchestrator.api.exchange import Exchange
+from orchestrator.api.gate import Gate
 from orchestrator.api.idempotency import (
     Idempotency,
     Kept,
@@ -18,7 +21,9 @@ from orchestrator.api.idempotency import (
 from orchestrator.api.reply import Streamed
 from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import BadRequest, Conflict
+from orchestrator.settings import Settings
 from orchestrator.storage.idempotent import Scope
+from orchestrator.storage.keyring import Keyring
 
 TTL_S = 100.0
 ASKED, ELSE = digest_of(b"asked"), digest_of(b"something else")
@@ -203,8 +208,19 @@ async def pieces(*all_of_them: bytes, fails: bool = False) -> AsyncGenerator[byt
         raise OSError("broken")
 
 
-def relayed(turn: Turn, source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    return turn.relay(Streamed(b"text/event-stream", source, ((b"x-a", b"b"),)), "edge").pieces
+def relayed(
+    turn: Turn, source: AsyncGenerator[bytes], exchange: Exchange | None = None
+) -> AsyncGenerator[bytes]:
+    reply = Streamed(b"text/event-stream", source, ((b"x-a", b"b"),))
+    return turn.relay(reply, exchange or exchange_of()).pieces
+
+
+def exchange_of(input_tokens: int = 0, output_tokens: int = 0) -> Exchange:
+    gate = Gate(Settings(), keyring=cast(Keyring, None))
+    return Exchange(
+        gate=gate, number="1", endpoint="/x", started_s=0.0, ts=0.0, place="edge",
+        input_tokens=input_tokens, output_tokens=output_tokens,
+    )  # fmt: skip
 
 
 async def test_a_stream_flows_to_the_first_and_comes_whole_to_those_that_wait() -> None:
@@ -258,6 +274,40 @@ async def test_a_stream_too_large_to_be_kept_flows_all_the_same() -> None:
     assert got == [4_000] * 5
     assert await s.kept() is None
     assert s.idempotency.held_bytes == 0
+
+
+async def broken_off(turn: Turn, exchange: Exchange) -> None:
+    stream = relayed(turn, pieces(b"a", b"b"), exchange)
+    await anext(stream)
+    await stream.aclose()
+
+
+async def test_what_a_stream_that_broke_off_was_billed_is_not_billed_again() -> None:
+    s = stage()
+    first = await s.turn()
+    assert first.billed == (0, 0)
+    await broken_off(first, exchange_of(9, 4))
+    # It got less far, and was billed for nothing.
+    second = await s.turn()
+    assert second.billed == (9, 4)
+    await broken_off(second, exchange_of(9, 2))
+    third = await s.turn()
+    assert third.billed == (9, 4)
+    third.end(said(b"all"))
+
+    assert await s.kept() == said(b"all")
+
+
+async def test_what_was_billed_counts_for_the_same_body_only_and_for_as_long_as_answers() -> None:
+    s = stage()
+    await broken_off(await s.turn(), exchange_of(9, 4))
+    other = await s.turn(digest=b"another")
+    assert other.billed == (0, 0)
+    other.release()
+    await broken_off(await s.turn(), exchange_of(9, 4))
+    s.now += TTL_S + 1
+
+    assert (await s.turn()).billed == (0, 0)
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────
