@@ -104,6 +104,9 @@ class Settings:
             text="Request bodies held at once; beyond, 503", unit="bytes", low=1 << 16, high=1 << 40
         ),
     ] = 256 << 20
+    require_project_id: Annotated[
+        bool, Knob(text="Refuse requests that do not name their project in x-project-id (401)")
+    ] = False
     key_concurrency: Annotated[
         int,
         Knob(

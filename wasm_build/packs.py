@@ -82,6 +82,7 @@ DEFINITIONS: Final = (
     ),
     Definition(
         id="zlm-v1-summary-cloud",
+        aliases=("zlm-v1-summary-edge",),
         name="Extractive summary",
         pipeline="extractive-summary",
         paths=BACKBONE,

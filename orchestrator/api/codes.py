@@ -86,6 +86,7 @@ CODES: Final = (
     Code(401, "missing_api_key", "No key came with the request."),
     Code(401, "invalid_api_key", "The key is not known here."),
     Code(401, "revoked_api_key", "The key was revoked."),
+    Code(401, "missing_project_id", "This server wants every request to have an `x-project-id`."),
     Code(403, "project_mismatch", "`x-project-id` names another project than the key's."),
     Code(404, "not_found", "There is nothing at this path."),
     Code(404, "model_not_found", "There is no such model here.", _MODELS),

@@ -19,6 +19,7 @@ class Gate:
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         self._keyring = keyring
+        self._wants_project = settings.require_project_id
         self._key_concurrency = settings.key_concurrency
         self._project_concurrency = settings.project_concurrency
         self._bytes_max = settings.queue_max_bytes
@@ -44,7 +45,10 @@ class Gate:
         return principal
 
     def check(self, principal: Principal, headers: Mapping[bytes, bytes]) -> None:
-        """Raise `Unauthorized` for a revoked key and `Forbidden` for another project's."""
+        """Raise `Unauthorized` for a revoked key and `Forbidden` for another project's.
+
+        Where the operator wants projects named, `Unauthorized` also for one that is not.
+        """
         if principal.revoked:
             raise Unauthorized(
                 "This API key was revoked. Create another with `zerogpu keys create`.",
@@ -52,6 +56,12 @@ class Gate:
             )
         # Empty where a script's variable was: as if it had not come.
         project = headers.get(b"x-project-id", b"").strip()
+        if self._wants_project and not project:
+            raise Unauthorized(
+                "This server wants every request to name its project: send the API key's own in"
+                " x-project-id.",
+                code="missing_project_id",
+            )
         if project and project.lower() != principal.project_id.lower().encode():
             raise Forbidden(
                 "This API key does not belong to the project that x-project-id names. Leave the"

@@ -107,6 +107,19 @@ async def test_a_project_may_be_named_empty_or_in_capitals(tmp_path: Path) -> No
             assert (await client.get("/v1/models", headers=sent)).status_code == 200, name
 
 
+async def test_an_operator_may_want_projects_named(tmp_path: Path) -> None:
+    async with caller(tmp_path, require_project_id=True) as (backend, client):
+        made = backend.new_key()
+        key = {"x-api-key": made.api_key}
+        for name in ({}, {"x-project-id": ""}):
+            refused = await client.get("/v1/models", headers=key | name)
+            assert refused.status_code == 401
+            assert error_of(refused)["code"] == "missing_project_id"
+        named = await client.get("/v1/models", headers=key | {"x-project-id": made.project_id})
+
+    assert named.status_code == 200
+
+
 async def test_another_project_is_forbidden(tmp_path: Path) -> None:
     async with caller(tmp_path) as (_, client):
         reply = await client.post("/v1/responses", json=ASK, headers={"x-project-id": "another"})
