@@ -14,7 +14,7 @@ from typing import Final
 import orjson
 import structlog
 
-from orchestrator.batches.lines import Lines
+from orchestrator.batches.lines import LineLost, Lines
 from orchestrator.batches.outcomes import cancelled_line, expired_line
 from orchestrator.clock import Clock
 from orchestrator.errors import StorageError
@@ -184,9 +184,17 @@ class Closing:
         """Return the lines of the error file for those that have no outcome."""
         try:
             with self._open_lines(batch_id) as lines:
-                return b"".join(line_of(batch_id, at, lines[at].custom_id) + b"\n" for at in left)
+                return b"".join(line_of(batch_id, at, _id_of(lines, at)) + b"\n" for at in left)
         except (StorageError, IndexError) as error:
             raise InputGone from error
+
+
+def _id_of(lines: Lines, at: int) -> str:
+    """Return a line's ``custom_id``, empty where its stored copy was damaged."""
+    try:
+        return lines[at].custom_id
+    except LineLost:
+        return ""
 
 
 def result_file_id(batch_id: str, kind: str) -> str:

@@ -22,19 +22,32 @@ class Line(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class LineLost(StorageError):
+    """One line is not what was checked; the others may be. ``number`` is the line's in the file."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"Line {number} of the batch's input is not what it was when it was checked: the stored"
+            " copy was damaged on our side. Send it again."
+        )
+        self.number = number
+
+
 class _Fields(msgspec.Struct):
-    custom_id: str
+    # Of a key that is there twice the last counts, as for the check; the others may be anything.
+    custom_id: msgspec.Raw
     body: msgspec.Raw
 
 
 _decode: Final = msgspec.json.Decoder(_Fields).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 class Lines:
     """A sequence read from disk, two short reads a line; it holds two files open until `close`.
 
     Reads from several threads at once are fine. Raises `StorageError` for files that cannot be
-    read, or that are not those that were checked together.
+    read, or that are not those that were checked together, and `LineLost` for a single line.
     """
 
     def __init__(self, path: Path, index: Path) -> None:
@@ -64,12 +77,14 @@ class Lines:
         try:
             offset, length, number = self._record(at)
             line = os.pread(self._input.fileno(), length, offset)
-            fields = _decode(line)
         except OSError as error:
             raise _unreadable("The input file", error) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _changed() from error
-        return Line(number, fields.custom_id, bytes(fields.body))
+        try:
+            fields = _decode(line)
+            custom_id = _decode_text(fields.custom_id)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise LineLost(number) from error
+        return Line(number, custom_id, bytes(fields.body))
 
     def __iter__(self) -> Iterator[Line]:
         return (self[at] for at in range(self._length))

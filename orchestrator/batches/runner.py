@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from orchestrator.batches.lines import Line, Lines
+from orchestrator.batches.lines import Line, LineLost, Lines
 from orchestrator.batches.outcomes import LineOutcome, error_line, output_line
 from orchestrator.batches.work import Turns, Work
 from orchestrator.clock import Clock
@@ -230,6 +230,11 @@ class Runner:
         """Run a line; returns the bytes of its body."""
         try:
             line = self._lines(run.id)[at]
+        except LineLost as error:
+            # It will not come back, and must not hold up the others.
+            log.error("a line is lost", batch=run.id, at=at, error=error.message)
+            self._keep(run, LineRow(at, False, error_line(run.id, at, "", error, tries=1)))
+            return 0
         except Exception as error:
             log.error("a line cannot be read", batch=run.id, at=at, error=str(error))
             run.work.pause(at, self._clock.monotonic(), retry_after_s=None)
@@ -264,7 +269,11 @@ class Runner:
         else:
             failed = error_line(run.id, at, line.custom_id, error, tries=work.tries(at))
             row = LineRow(at, False, failed)
-        work.answer(at, good=row.ok)
+        self._keep(run, row)
+
+    def _keep(self, run: Run, row: LineRow) -> None:
+        """Have an outcome written: the line is over."""
+        run.work.answer(row.at, good=row.ok)
         run.unwritten += 1
         self._unwritten.append((run, row))
         self._news.set()

@@ -176,8 +176,10 @@ class Check:
             fields = _decode_fields(line)
         except msgspec.ValidationError:
             self._tell(number, "must be a JSON object" if _is_json(line) else "is not valid JSON")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError):
             self._tell(number, "is not valid JSON")
+        except RecursionError:
+            self._tell(number, "nests arrays and objects too deeply")
         else:
             self._add_custom_id(number, fields.custom_id)
             if _text(fields.method).upper() != "POST":

@@ -11,6 +11,7 @@ from sqlalchemy import event
 
 from orchestrator.batches.lines import Line, Lines
 from orchestrator.batches.outcomes import LineOutcome
+from orchestrator.batches.service import NewBatch
 from orchestrator.errors import (
     ApiError,
     DeadlineExceeded,
@@ -20,7 +21,19 @@ from orchestrator.errors import (
     RateLimited,
     RequestTimeout,
 )
-from tests.orchestrator.batches.stage import MINE, OK, PATIENCE_S, THEIRS, Answer, Model, staged
+from orchestrator.storage.batches import BatchRow
+from tests.orchestrator.batches.stage import (
+    CHAT,
+    MINE,
+    OK,
+    PATIENCE_S,
+    THEIRS,
+    Answer,
+    Model,
+    Stage,
+    jsonl,
+    staged,
+)
 
 CHAT_BODY = {"model": "m", "text": "x" * (1 << 20)}
 
@@ -219,6 +232,57 @@ async def test_a_line_that_cannot_be_read_at_first_is_read_again(
                 stage.move_clock(10.0)
 
         assert (await stage.ended(row)).completed == 3
+
+
+@pytest.mark.parametrize("other", ["null", "5", '{"a":1}', '"b"'])
+async def test_a_line_that_has_its_custom_id_twice_runs_by_the_last(
+    tmp_path: Path, other: str
+) -> None:
+    async with staged(tmp_path) as stage:
+        content = jsonl(["a"]).replace(b"{", b'{"custom_id":%b,' % other.encode(), 1)
+        file_id = await stage.upload(content + jsonl(["c"]))
+        row = await stage.service.create(MINE, NewBatch(input_file_id=file_id, endpoint=CHAT))
+
+        row = await stage.ended(row)
+        assert row.status == "completed"
+        assert await stage.results(row) == (["a", "c"], {})
+
+
+def damage(stage: Stage, row: BatchRow, custom_id: str) -> None:
+    """Overwrite one line of the copy that a batch runs from."""
+    [copy] = (stage.settings.data_dir / "batches" / row.id).glob("*.jsonl")
+    content = copy.read_bytes()
+    line = jsonl([custom_id])
+    assert content.count(line) == 1
+    copy.write_bytes(content.replace(line, b"x" * (len(line) - 1) + b"\n"))
+
+
+async def test_a_line_whose_copy_is_damaged_ends_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with staged(tmp_path, batch_under_way=1) as stage:
+        stage.model.open.clear()
+        row = await stage.submit(names("a", 4))
+        await stage.model.until_asked_times(1)
+        damage(stage, row, "a2")
+        stage.model.open.set()
+        row = await stage.ended(row)
+
+        assert (row.status, row.completed, row.failed) == ("completed", 3, 1)
+        assert await stage.results(row) == (["a0", "a1", "a3"], {"": "internal_error"})
+
+
+async def test_a_cancelled_batch_tells_of_its_lines_beside_a_damaged_one(tmp_path: Path) -> None:
+    async with staged(tmp_path, batch_under_way=1) as stage:
+        stage.model.open.clear()
+        row = await stage.submit(names("a", 4))
+        await stage.model.until_asked_times(1)
+        damage(stage, row, "a2")
+        await stage.service.cancel("p1", row.id)
+        stage.move_clock(10.0)
+        row = await stage.ended(row)
+
+        assert row.status == "cancelled"
+        _, bad = await stage.results(row)
+        assert bad == dict.fromkeys(["a0", "a1", "", "a3"], "batch_cancelled")
 
 
 async def test_outcomes_are_written_in_groups(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def test_nesting_that_a_reader_deep_in_calls_could_not_take_is_refused(
 
     found = await validation.validate(path, tmp_path / "index", rules=RULES)
 
-    assert messages(found) == ["Line 2 is not valid JSON"]
+    assert messages(found) == ["Line 2 nests arrays and objects too deeply"]
 
 
 def children() -> set[int]:
