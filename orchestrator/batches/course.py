@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -85,9 +85,15 @@ class Course:
         rows = await asyncio.to_thread(self._batches.under_way)
         self.spawn(self._resume(rows))
 
-    async def stop(self, within_s: float) -> None:
-        """Let lines under way end within ``within_s``, keep what they led to, end all tasks."""
-        await self._runner.stop(within_s)
+    async def stop(self, within_s: float, *, finish: Collection[asyncio.Task[Any]] = ()) -> None:
+        """Let lines under way end within ``within_s``, keep what they led to, end all tasks.
+
+        Tasks of its own in ``finish`` have as long to end by themselves.
+        """
+        ending = [self._runner.stop(within_s)]
+        if finish:
+            ending.append(_wait(finish, within_s))
+        await asyncio.gather(*ending)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -262,3 +268,7 @@ class Course:
         # What a customer is told is nothing to log.
         if error is not None and not isinstance(error, ApiError):
             log.error("a task of the batches failed", error=repr(error))
+
+
+async def _wait(tasks: Collection[asyncio.Task[Any]], within_s: float) -> None:
+    await asyncio.wait(tasks, timeout=within_s)

@@ -113,9 +113,13 @@ class BatchService:
         self._course.spawn(self._sweeper.run())
 
     async def stop(self, within_s: float) -> None:
-        """Let lines under way end within ``within_s`` and keep what they led to."""
+        """Let batches be made and lines under way end within ``within_s``; keep what these led to.
+
+        A batch that is not made by then is answered as it is, once it is written: it goes on after
+        the next start.
+        """
         self._stopping = True
-        await self._course.stop(within_s)
+        await self._course.stop(within_s, finish=tuple(self._creating.values()))
 
     def wake(self) -> None:
         """Look at the clocks and at the supply again, now."""
@@ -256,7 +260,7 @@ class BatchService:
         )
         try:
             await self._spool.fetch(batch_id, file.id)
-            settled = await asyncio.to_thread(self._insert, row, once)
+            settled = await self._written(row, once)
         except NoSuchObject:
             await asyncio.to_thread(self._spool.forget, batch_id)
             raise NotFound(
@@ -270,7 +274,26 @@ class BatchService:
         if once is not None and settled.replayed:
             await asyncio.to_thread(self._spool.forget, batch_id)
             return await self._again(once, settled.body.decode())
-        return await self._course.check(row)
+        try:
+            return await self._course.check(row)
+        except asyncio.CancelledError:
+            if self._stopping:
+                # To be told to try again would make a second one.
+                return row
+            raise
+
+    async def _written(self, row: BatchRow, once: Once | None) -> Settled:
+        """Write the batch; whoever is cancelled meanwhile knows at the end whether it is there."""
+        writing = asyncio.ensure_future(asyncio.to_thread(self._insert, row, once))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            settled = await writing
+            task = asyncio.current_task()
+            if task is not None:
+                # Said again at the next wait, where it changes nothing any more.
+                task.cancel()
+            return settled
 
     def _insert(self, row: BatchRow, once: Once | None) -> Settled:
         """Write the batch and, as the answer to its key, its id: what it says is yet to come."""

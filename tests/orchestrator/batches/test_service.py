@@ -10,7 +10,14 @@ import orjson
 import pytest
 
 from orchestrator.batches.service import METADATA_MAX_BYTES, NewBatch
-from orchestrator.errors import BadRequest, Conflict, InternalError, InvalidBatch, NotFound
+from orchestrator.errors import (
+    BadRequest,
+    Conflict,
+    InternalError,
+    InvalidBatch,
+    NotFound,
+    ShuttingDown,
+)
 from orchestrator.storage.files import object_name
 from tests.orchestrator.batches.stage import (
     CHAT,
@@ -332,6 +339,48 @@ async def test_a_client_that_leaves_does_not_take_its_batch_with_it(tmp_path: Pa
                 pass
 
         assert (await stage.ended(rows[0])).status == "completed"
+
+
+@pytest.mark.parametrize(("within_s", "status"), [(10, "in_progress"), (0, "validating")])
+async def test_a_batch_that_is_being_checked_when_the_server_stops_is_made(
+    tmp_path: Path, within_s: int, status: str
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.upload(jsonl([f"l{at}" for at in range(20_000)]))
+        creating = asyncio.create_task(
+            stage.service.create(MINE, NewBatch(input_file_id="file-1", endpoint=CHAT))
+        )
+        async with asyncio.timeout(10):
+            while not (await stage.service.page("p1", after=None, limit=1))[0]:
+                pass
+        await stage.service.stop(within_s)
+
+        made = await creating
+        assert made.status == status
+
+    async with staged(tmp_path) as stage:
+        assert (await stage.ended(made)).completed == 20_000
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_who_is_told_to_try_again_has_no_batch_yet(tmp_path: Path, turns: int) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.upload(jsonl(["a", "b"]))
+        creating = asyncio.create_task(
+            stage.service.create(MINE, NewBatch(input_file_id="file-1", endpoint=CHAT))
+        )
+        for _ in range(turns):
+            await asyncio.to_thread(lambda: None)
+        await stage.service.stop(0)
+        [made] = await asyncio.gather(creating, return_exceptions=True)
+
+    async with staged(tmp_path) as stage:
+        rows, _ = await stage.service.page("p1", after=None, limit=9)
+        if isinstance(made, ShuttingDown):
+            assert rows == []
+        else:
+            assert [row.id for row in rows] == [getattr(made, "id", None)]
+            assert (await stage.ended(rows[0])).completed == 2
 
 
 async def test_a_batch_not_done_in_time_keeps_what_is_done(tmp_path: Path) -> None:
