@@ -84,7 +84,8 @@ class BatchObject(replies.Reply, frozen=True, kw_only=True):
     object: Literal["batch"] = "batch"
     endpoint: str
     errors: Annotated[
-        BatchProblems | None, Meta(description="All problems of an input that was refused.")
+        BatchProblems | None,
+        Meta(description="Problems of a refused input: up to 100, and how many more there are."),
     ]
     input_file_id: str
     completion_window: Literal["24h"] = "24h"

@@ -210,7 +210,12 @@ class FilesRoutes:
         asked = exchange.project_id, file.id, self._wall()
         if not await asyncio.to_thread(self._files.delete, *asked):
             raise _not_found(exchange)
-        await self._discard(file.id)
+        try:
+            await self._objects.delete(object_name(file.id))
+        except StorageError:
+            # It is there, so it is listed: whoever is told of a failure can ask again.
+            await asyncio.to_thread(self._files.undelete, exchange.project_id, file.id)
+            raise
         return replies.encode(FileDeleted(id=file.id))
 
     async def _store(self, form: Form, file_id: str) -> _Sent:

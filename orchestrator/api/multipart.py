@@ -59,7 +59,9 @@ class Form:
         if declared.isdigit() and int(declared[:20]) > limits.file_bytes + SLACK_BYTES:
             raise too_large(limits)
         self._assembly = _Assembly()
-        self._parser = _parser(headers.get(b"content-type", b""), self._assembly)
+        boundary = _boundary(headers.get(b"content-type", b""))
+        self._preamble = _Preamble(boundary)
+        self._parser = _parser(boundary, self._assembly)
         self._read_bytes = 0
         self._over = False
         self._late_s = asyncio.get_running_loop().time() + limits.total_s
@@ -105,7 +107,7 @@ class Form:
         if self._read_bytes > self._limits.file_bytes + SLACK_BYTES:
             raise too_large(self._limits)
         try:
-            self._parser.write(body)
+            self._parser.write(self._preamble.taken_from(body))
         except FormParserError as error:
             raise _broken(str(error)) from None
         self._over = not message.get("more_body")
@@ -125,6 +127,30 @@ class Form:
                 else f"it was not complete after {self._limits.total_s:g} s"
             )
             raise RequestTimeout(f"The upload was given up, as {why}: send it again.") from None
+
+
+class _Preamble:
+    """What stands before the first boundary, and is to be ignored (RFC 2046, 5.1.1)."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._line = b"\r\n--" + boundary
+        # As if a line had ended before the body.
+        self._held = bytearray(b"\r\n")
+        self._over = False
+
+    def taken_from(self, data: bytes) -> bytes:
+        """Return the next bytes without it; raises `BadRequest` where there is no end of it."""
+        if self._over:
+            return data
+        seen = max(0, len(self._held) - len(self._line))
+        self._held += data
+        at = self._held.find(self._line, seen)
+        if (at if at >= 0 else len(self._held)) > SLACK_BYTES:
+            raise _broken(f"its first {SLACK_BYTES:,} bytes have no boundary")
+        if at < 0:
+            return b""
+        self._over = True
+        return bytes(self._held[at + 2 :])
 
 
 class _PartEnd:
@@ -206,7 +232,7 @@ def too_large(limits: Limits) -> PayloadTooLarge:
     )
 
 
-def _parser(content_type: bytes, assembly: _Assembly) -> MultipartParser:
+def _boundary(content_type: bytes) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         got = f"not {kind[:100].decode('latin-1')!r}" if kind else "and this upload has none"
@@ -217,6 +243,10 @@ def _parser(content_type: bytes, assembly: _Assembly) -> MultipartParser:
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise _broken("its content-type names no boundary")
+    return boundary
+
+
+def _parser(boundary: bytes, assembly: _Assembly) -> MultipartParser:
     try:
         return MultipartParser(
             boundary,

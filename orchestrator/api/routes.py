@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from orchestrator.api.endpoints import Endpoint
 from orchestrator.api.reply import Handler
-from orchestrator.errors import ApiError, MethodNotAllowed, NotFound
+from orchestrator.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
 # What logs and metrics call a path that is not ours: a stranger's words make no labels.
 OTHER: Final = "other"
@@ -63,6 +63,9 @@ class Routes:
             error = NotFound(f"There is nothing at {path[:100]}; the routes are {self._paths}.")
             return error, "", OTHER
         route = methods.get(method)
+        if not name and label != path:
+            placeholder = label.partition("{")[2].partition("}")[0]
+            return BadRequest(f"{path} names no {placeholder}: it is {label}."), "", label
         if route is not None:
             return route, name, label
         allowed = " or ".join(methods)
@@ -86,8 +89,8 @@ class Routes:
 def _named(pattern: _Pattern, path: str) -> str | None:
     """Return what stands in ``path`` for the placeholder; None where it does not fit."""
     before, after = pattern.before, pattern.after
-    # No longer than both together, it names nothing, or their ends overlap.
-    if len(path) <= len(before) + len(after):
+    # Shorter than both together, and their ends overlap.
+    if len(path) < len(before) + len(after):
         return None
     if not path.startswith(before) or not path.endswith(after):
         return None

@@ -117,6 +117,12 @@ class Files:
         with self.database.begin() as connection:
             return connection.execute(change).rowcount > 0
 
+    def undelete(self, project_id: str, file_id: str) -> None:
+        """Take back that a file was marked as deleted."""
+        change = update(files).where(*_one(project_id, file_id)).values(deleted_at=None)
+        with self.database.begin() as connection:
+            connection.execute(change)
+
     def outlived(self, now: float, limit: int) -> list[File]:
         """Return up to ``limit`` files whose time is over, the oldest first."""
         query = (

@@ -369,13 +369,13 @@ async def test_other_projects_and_unknown_ids_are_alike(tmp_path: Path) -> None:
         assert (await client.get("/v1/batches", headers=theirs)).json()["data"] == []
 
 
-async def test_a_path_without_a_batch_s_id_is_no_route(tmp_path: Path) -> None:
+async def test_a_path_without_a_batch_s_id_is_told_so(tmp_path: Path) -> None:
     async with caller(tmp_path) as (_, client):
         for method, path in (("GET", "/v1/batches/"), ("POST", "/v1/batches//cancel")):
             reply = await client.request(method, path)
 
-            assert reply.status_code == 404, (method, path)
-            assert error_of(reply)["message"].startswith(f"There is nothing at {path}")
+            assert reply.status_code == 400, (method, path)
+            assert error_of(reply)["message"].startswith(f"{path} names no batch_id: it is /v1/b")
 
 
 async def test_lines_of_a_revoked_key_fail(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ async def test_a_full_disk_is_told_as_503_and_leaves_no_file(tmp_path: Path) -> 
         assert sorted(files_of(backend)) == stored
 
 
-async def test_a_file_whose_bytes_cannot_be_deleted_now_is_gone_all_the_same(
+async def test_a_file_whose_bytes_cannot_be_deleted_stays_and_can_be_deleted_later(
     tmp_path: Path,
 ) -> None:
     async with caller(tmp_path) as (backend, client):
@@ -140,12 +140,12 @@ async def test_a_file_whose_bytes_cannot_be_deleted_now_is_gone_all_the_same(
         folder.rename(aside := folder.with_name("aside"))
         folder.write_bytes(b"in the way")
 
-        gone = await client.delete(f"/v1/files/{file_id}")
+        refused = await client.delete(f"/v1/files/{file_id}")
         folder.unlink()
         aside.rename(folder)
 
-        assert gone.json() == {"id": file_id, "object": "file", "deleted": True}
-        assert (await client.get("/v1/files")).json()["data"] == []
-        assert (await client.get(f"/v1/files/{file_id}/content")).status_code == 404
-        # The sweeper looks for it once a day.
+        assert (refused.status_code, error_of(refused)["code"]) == (500, "storage_error")
         assert files_of(backend) == [file_id]
+        assert (await client.get(f"/v1/files/{file_id}/content")).content == b"x\n"
+        assert (await client.delete(f"/v1/files/{file_id}")).json()["deleted"] is True
+        assert files_of(backend) == []

@@ -266,7 +266,7 @@ async def test_a_list_that_cannot_be_is_refused(tmp_path: Path) -> None:
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_path_without_a_file_s_id_is_no_route(tmp_path: Path) -> None:
+async def test_a_path_without_a_file_s_id_is_told_so(tmp_path: Path) -> None:
     async with caller(tmp_path) as (_, client):
         for method, path in (
             ("GET", "/v1/files/"),
@@ -275,8 +275,46 @@ async def test_a_path_without_a_file_s_id_is_no_route(tmp_path: Path) -> None:
         ):
             reply = await client.request(method, path)
 
-            assert reply.status_code == 404, (method, path)
-            assert error_of(reply)["message"].startswith(f"There is nothing at {path}")
+            assert reply.status_code == 400, (method, path)
+            assert error_of(reply)["message"].startswith(f"{path} names no file_id: it is /v1/fi")
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 1_000_000])
+@pytest.mark.parametrize(
+    "preamble", [b"\r\n", b"This is a multi-part message.\r\n", b"--cu\r\n x--cut\r\r\n", b"\n\r\n"]
+)
+async def test_what_stands_before_the_first_boundary_is_ignored(
+    tmp_path: Path, preamble: bytes, piece_bytes: int
+) -> None:
+    request = form(PURPOSE, file())
+    whole = preamble + request["content"]
+
+    async def in_pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(whole), piece_bytes):
+            yield whole[at : at + piece_bytes]
+
+    async with caller(tmp_path) as (_, client):
+        made = await client.post("/v1/files", content=in_pieces(), headers=request["headers"])
+        content = await client.get(f"/v1/files/{made.json()['id']}/content")
+
+    assert content.content == LINES
+
+
+# In the middle of a line there is no boundary: what it would have begun is ignored, too.
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [(b"x" * 100_000 + b"\r\n", "invalid_multipart"), (b"x", "invalid_purpose")],
+)
+async def test_a_form_whose_first_boundary_does_not_come_is_refused(
+    tmp_path: Path, before: bytes, code: str
+) -> None:
+    request = form(PURPOSE, file())
+    async with caller(tmp_path) as (_, client):
+        reply = await client.post(
+            "/v1/files", content=before + request["content"], headers=request["headers"]
+        )
+
+    assert (reply.status_code, error_of(reply)["code"]) == (400, code)
 
 
 async def test_an_upload_of_another_type_or_of_none_is_told_which(tmp_path: Path) -> None:

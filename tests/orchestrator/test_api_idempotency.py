@@ -12,13 +12,16 @@ import pytest
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.gate import Gate
 from orchestrator.api.idempotency import (
+    REPLAYED,
     Idempotency,
     Kept,
     Turn,
     digest_of,
     idempotency_key,
+    kept_reply,
+    replay,
 )
-from orchestrator.api.reply import Streamed
+from orchestrator.api.reply import Answer, Streamed
 from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import BadRequest, Conflict
 from orchestrator.settings import Settings
@@ -84,6 +87,12 @@ async def test_the_second_request_gets_the_whole_answer_of_the_first() -> None:
 
     assert await s.kept() == said(b"hello")
     assert await s.kept() == said(b"hello")
+
+
+def test_an_answer_says_once_that_it_was_given_before() -> None:
+    fresh, told = Answer(200, b"x"), Answer(200, b"x", (REPLAYED,))
+    for answer in (fresh, told):
+        assert replay(kept_reply(answer, None)).headers == (REPLAYED,)
 
 
 async def test_a_key_stands_for_its_project_api_key_and_path_only() -> None:
