@@ -107,7 +107,7 @@ async def test_only_files_that_have_lines_are_written(tmp_path: Path) -> None:
         (("file-1", "", "{}"), BadRequest, "endpoint is required"),
         (("file-x", CHAT, "{}"), NotFound, "Input file not found: file-x"),
         (("file-gone", CHAT, "{}"), NotFound, "Input file object missing: file-gone"),
-        (("file-1", CHAT + "/", "{}"), BadRequest, 'endpoint "/v1/chat/completions/" is not'),
+        (("file-1", CHAT * 4, "{}"), BadRequest, "endpoint has 80 characters; it must be one of"),
         (
             ("file-1", CHAT, "x" * (METADATA_MAX_BYTES + 1)),
             BadRequest,
@@ -151,6 +151,29 @@ async def test_a_batch_s_own_output_is_no_input(tmp_path: Path) -> None:
             await stage.service.create(
                 MINE, NewBatch(input_file_id=row.output_file_id, endpoint=CHAT)
             )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "message"),
+    [
+        (CHAT + "/", CHAT, f'endpoint "{CHAT}/" does not match the url "{CHAT}" used by the input'),
+        ("/v1/responses", CHAT, f'endpoint "/v1/responses" does not match the url "{CHAT}" used'),
+        ("/v1/x", "/v1/x", 'Line 1 url "/v1/x" is not an allowed batch endpoint'),
+        (CHAT, "/v1/x", 'Line 1 url "/v1/x" is not an allowed batch endpoint'),
+    ],
+)
+async def test_an_endpoint_that_is_not_that_of_the_lines_is_refused_in_the_documented_words(
+    tmp_path: Path, endpoint: str, url: str, message: str
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.upload(jsonl(["a", "b"]).replace(CHAT.encode(), url.encode()))
+
+        with pytest.raises(InvalidBatch) as refused:
+            await stage.service.create(MINE, NewBatch(input_file_id="file-1", endpoint=endpoint))
+
+        assert refused.value.message.startswith(message)
+        row = await stage.service.retrieve("p1", refused.value.batch_id or "")
+        assert (row.status, row.endpoint) == ("failed", endpoint)
 
 
 async def test_a_refused_input_leaves_a_failed_batch_with_all_problems(tmp_path: Path) -> None:
