@@ -66,6 +66,9 @@ def main() -> None:
             done = f"{counts.completed} of {counts.total}, {counts.failed} failed"
             print(f"{batch.status}: {done}")
 
+    for problem in batch.errors.data or [] if batch.errors else []:
+        print(f"Refused: {problem.message}")
+
     # 5. Download what came of it: each line of the input is in one of the two files.
     for file_id, path in (
         (batch.output_file_id, Path("output.jsonl")),

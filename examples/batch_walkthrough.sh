@@ -51,6 +51,8 @@ while :; do
   sleep "$pause_s"
 done
 
+echo "$batch" | jq --raw-output '.errors.data[]? | "Refused: \(.message)"'
+
 # 5. Download what came of it: answers and errors, each line of the input in one of them.
 fetch() {
   id=$(echo "$batch" | jq --raw-output ".$1 // empty")

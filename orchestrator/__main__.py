@@ -119,9 +119,8 @@ def _announce(started: app.Started) -> None:
     out = click.echo
     out(f"ZeroGPU is running at {started.url}")
     out(f"  donate this browser    {started.url}/volunteer")
-    first = started.first
+    first, settings = started.first, started.settings
     if first is None:
-        settings = started.settings
         data_dir = str(settings.data_dir)
         # What the options of this process made of it, the command cannot know.
         known = Settings.from_env(os.environ)
@@ -135,8 +134,9 @@ def _announce(started: app.Started) -> None:
     out(f"  project id              {first.project_id}")
     out("")
     out("Try it:")
+    project = f"-H 'x-project-id: {first.project_id}' " if settings.require_project_id else ""
     out(
-        f"  curl {started.url}/v1/responses -H 'x-api-key: {first.api_key}' "
+        f"  curl {started.url}/v1/responses -H 'x-api-key: {first.api_key}' {project}"
         "-H 'content-type: application/json' -d '"
         '{"model": "zlm-v1-iab-classify-edge", "input": "The goalkeeper saved two penalties '
         'and the city celebrated its first cup in thirty years."}'

@@ -163,7 +163,12 @@ def build_api(
         clock=clock,
     )
     probes = Operations(metrics, ready=ready, token=settings.metrics_token)
-    described = Document(ENDPOINTS, url=settings.url, number=Numbers(clock.wall).next)
+    described = Document(
+        ENDPOINTS,
+        url=settings.url,
+        number=Numbers(clock.wall).next,
+        wants_project=settings.require_project_id,
+    )
     keyless: dict[str, ASGIApp] = {
         **dict.fromkeys(operations.PATHS, probes),
         **dict.fromkeys(openapi.PATHS, described),

@@ -66,6 +66,7 @@ _EMPTY: Final = Meta(description="Empty or left out: task models call no tools."
 _NO_CHOICE: Final = Meta(description="`none` or `auto`: task models call no tools.")
 _UNTOLD: Final = Meta(description="0 or false: task models have no token probabilities.")
 _TEXT_ONLY: Final = Meta(description="Text only.")
+_TEXT_READ: Final = Meta(description="Null: a model reads nothing but the text it is sent.")
 
 
 class ContentPart(msgspec.Struct, frozen=True, gc=False):
@@ -139,7 +140,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     access_programs: Annotated[Any, _IDLE] = None
     context_management: Annotated[Any, _IDLE] = None
     conversation: Annotated[Any, _STORED] = None
-    image: Annotated[Any, _IDLE] = None
+    image: Annotated[Any, _TEXT_READ] = None
     include: Annotated[
         list[Included] | None, Meta(description="Empty or left out: task models have none of it.")
     ] = None
@@ -229,9 +230,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     top_p: TopP | None = None
     user: Annotated[str | None, _IDLE] = None
     verbosity: Annotated[Verbosity | None, _IDLE] = None
-    web_search_options: Annotated[
-        Any, Meta(description="Null: a model reads nothing but the text it is sent.")
-    ] = None
+    web_search_options: Annotated[Any, _TEXT_READ] = None
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -41,7 +41,7 @@ _DIAGNOSIS: Final[frozenset[Tag]] = frozenset({"Diagnosis"})
 CODES: Final = (
     Code(400, "invalid_json", "The body is not JSON, or not UTF-8.", _BODIES, _JSON),
     Code(
-        400, "missing_required_parameter", "`param` has to be sent.", _RUNS | _FILES, _JSON | _FORM
+        400, "missing_required_parameter", "`param` has to be sent.", _RUNS | _STORED, _JSON | _FORM
     ),
     Code(400, "unknown_parameter", "There is no such field: a typing error?", _BODIES, _JSON),
     Code(400, "invalid_type", "`param` has a value of another type.", _BODIES, _JSON),

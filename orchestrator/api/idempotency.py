@@ -122,7 +122,7 @@ class Turn:
     async def _flow(self, reply: Streamed, exchange: Exchange) -> AsyncGenerator[bytes]:
         held: list[bytes] = []
         idempotency, project_id = self._idempotency, self._scope.project_id
-        size_bytes, fits = 0, True
+        size_bytes, fits, whole = 0, True, False
         try:
             async with aclosing(reply.pieces) as pieces:
                 async for piece in pieces:
@@ -134,16 +134,17 @@ class Turn:
                     if not fits:
                         held.clear()
                     yield piece
-        except BaseException:
-            fits = False
-            raise
+            whole = True
         finally:
             idempotency.let_go(project_id, size_bytes)
-            if fits:
-                whole = Answer(200, b"".join(held), reply.headers, reply.content_type)
-                self.end(kept_reply(whole, exchange.place))
+            if whole and fits:
+                answer = Answer(200, b"".join(held), reply.headers, reply.content_type)
+                self.end(kept_reply(answer, exchange.place))
             else:
-                if exchange.output_tokens > self.billed.output_tokens:
+                if whole:
+                    # Too large to be kept: it was had, and would be had anew.
+                    self.billed = NOTHING_BILLED
+                elif exchange.output_tokens > self.billed.output_tokens:
                     self.billed = Billed(exchange.input_tokens, exchange.output_tokens)
                 self.release()
 

@@ -40,9 +40,9 @@ Small models on donated browser tabs, behind OpenAI's API: the official OpenAI c
 another `base_url`. Send the key as `x-api-key`, or as a Bearer token.
 
 Every answer has an `x-request-id`. Errors have one shape, with a sentence in `message` and a \
-`code` for programs. A path that is not here is answered 404, another method 405, a `Host` that \
-the server does not know 421. 408, 429 and 5xx are worth another try, after `retry-after` seconds \
-where that comes along.
+`code` for programs. A path that is not here is answered 404, another method 405. 408, 429 and 5xx \
+are worth another try, after `retry-after` seconds where that comes along. (A `Host` that the \
+server does not know is turned away before all this: 421, in plain text.)
 
 A POST with an `Idempotency-Key` is answered once: sent again with the same body it gets the same \
 answer while that is kept, 24 hours at most. Answers made for a key are `cache-control: no-store`, \
@@ -135,14 +135,17 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
 }
 
 
-def document(endpoints: Iterable[Endpoint], *, url: str) -> Json:
-    """Return the document of ``endpoints``; ``url`` is where customers reach this server."""
+def document(endpoints: Iterable[Endpoint], *, url: str, wants_project: bool = False) -> Json:
+    """Return the document of ``endpoints``; ``url`` is where customers reach this server.
+
+    ``wants_project``: requests must name their project.
+    """
     endpoints = tuple(endpoints)
     schemas = Schemas(endpoints)
     paths: dict[str, Json] = {}
     answers: dict[str, Json] = {}
     for endpoint in endpoints:
-        operation = _operation(endpoint, schemas, answers, url)
+        operation = _operation(endpoint, schemas, answers, url, wants_project)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     used = {endpoint.tag for endpoint in endpoints}
     return {
@@ -167,7 +170,9 @@ def document(endpoints: Iterable[Endpoint], *, url: str) -> Json:
                     "description": "The same key. Not looked at beside an `x-api-key`.",
                 },
             },
-            "parameters": _PARAMETERS,
+            "parameters": _PARAMETERS
+            if not wants_project
+            else {**_PARAMETERS, "x-project-id": {**_PARAMETERS["x-project-id"], "required": True}},
             "headers": _HEADERS,
             "responses": dict(sorted(answers.items())),
             "schemas": schemas.components,
@@ -176,18 +181,24 @@ def document(endpoints: Iterable[Endpoint], *, url: str) -> Json:
 
 
 @functools.cache
-def _asset(endpoints: tuple[Endpoint, ...], url: str) -> Asset:
+def _asset(endpoints: tuple[Endpoint, ...], url: str, wants_project: bool) -> Asset:
     # A tenth of a second: many servers in one process, as in tests, share it.
-    return make_asset(msgspec.json.encode(document(endpoints, url=url)), "application/json")
+    made = document(endpoints, url=url, wants_project=wants_project)
+    return make_asset(msgspec.json.encode(made), "application/json")
 
 
 class Document:
     """An ASGI app for `PATHS`: the same bytes for everybody, with an ETag, without a key."""
 
     def __init__(
-        self, endpoints: Iterable[Endpoint], *, url: str, number: Callable[[], str]
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        url: str,
+        number: Callable[[], str],
+        wants_project: bool = False,
     ) -> None:
-        self._asset = _asset(tuple(endpoints), url)
+        self._asset = _asset(tuple(endpoints), url, wants_project)
         self._number = number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -216,7 +227,9 @@ class Document:
 # ── one operation ────────────────────────────────────────────────────────────────────────────────
 
 
-def _operation(endpoint: Endpoint, schemas: Schemas, answers: dict[str, Json], url: str) -> Json:
+def _operation(
+    endpoint: Endpoint, schemas: Schemas, answers: dict[str, Json], url: str, wants_project: bool
+) -> Json:
     examples = examples_of(endpoint)
     operation: Json = {
         "operationId": endpoint.operation_id,
@@ -256,7 +269,9 @@ def _operation(endpoint: Endpoint, schemas: Schemas, answers: dict[str, Json], u
             for status, codes in codes_of(endpoint).items()
         },
     }
-    operation["x-codeSamples"] = samples_of(endpoint, examples, url=url)
+    operation["x-codeSamples"] = samples_of(
+        endpoint, examples, url=url, wants_project=wants_project
+    )
     return operation
 
 

@@ -53,6 +53,8 @@ def check_responses(asked: ResponsesBody, model: Model) -> None:
         raise _nothing_stored("conversation")
     if asked.prompt is not None:
         raise _nothing_stored("prompt")
+    if asked.image is not None:
+        raise _unsupported("image", f"{model.id} reads text only: leave image out.")
     if asked.top_logprobs:
         raise _no_logprobs("top_logprobs", model)
     if asked.include:

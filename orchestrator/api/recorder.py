@@ -36,7 +36,10 @@ class Recorder:
         paid = exchange.billed
         input_tokens = max(exchange.input_tokens - paid.input_tokens, 0)
         output_tokens = max(exchange.output_tokens - paid.output_tokens, 0)
-        if exchange.model is not None and (status == 200 or output_tokens):
+        if status != 200 and not exchange.output_tokens:
+            # Nothing came of it.
+            input_tokens = 0
+        if exchange.model is not None and (input_tokens or output_tokens):
             self._metrics.billed(exchange.model, input_tokens, output_tokens)
         principal = exchange.principal
         # Without a key there is no project whose log it could be, and strangers could fill a disk.

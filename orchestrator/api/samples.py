@@ -17,6 +17,7 @@ from orchestrator.api.examples import Examples
 Json = Mapping[str, Any]
 
 KEY: Final = "ZEROGPU_API_KEY"
+PROJECT: Final = "ZEROGPU_PROJECT_ID"
 _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
 
 
@@ -55,20 +56,32 @@ _METHODS: Final[Mapping[str, _Method]] = {
 }
 
 
-def samples_of(endpoint: Endpoint, examples: Examples, *, url: str) -> list[dict[str, str]]:
+def samples_of(
+    endpoint: Endpoint, examples: Examples, *, url: str, wants_project: bool = False
+) -> list[dict[str, str]]:
     """Return the samples of every example, as ``x-codeSamples`` has them."""
     requests: Mapping[str, Json | None] = examples.requests or {"": None}
     return [
         {"lang": lang, "label": label, "source": source, "x-example": title}
         for title, body in requests.items()
-        for lang, label, source in _Call(endpoint, examples, body, url).samples()
+        for lang, label, source in _Call(endpoint, examples, body, url, wants_project).samples()
     ]
 
 
 class _Call:
     """One example of one operation, against a server."""
 
-    def __init__(self, endpoint: Endpoint, examples: Examples, body: Json | None, url: str) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        examples: Examples,
+        body: Json | None,
+        url: str,
+        wants_project: bool,
+    ) -> None:
+        # By header, what variable its value is in.
+        self._who = {"x-api-key": KEY} | ({"x-project-id": PROJECT} if wants_project else {})
+        self._wants_project = wants_project
         self._endpoint = endpoint
         self._examples = examples
         self._url = url
@@ -97,7 +110,7 @@ class _Call:
         lines = [f"curl {flags}{at}"]
         if method == "DELETE" or (method == "POST" and self._body is None):
             lines[0] = f"curl -X {method} {at}"
-        lines.append(f'  -H "x-api-key: ${KEY}"')
+        lines += [f'  -H "{name}: ${variable}"' for name, variable in self._who.items()]
         if self._form and self._body is not None:
             lines += [
                 f"  -F {name}={'@' if name == 'file' else ''}{value}"
@@ -119,6 +132,11 @@ class _Call:
             "client = OpenAI(",
             f'    base_url="{self._url}/v1",',
             f'    api_key=environ["{KEY}"],',
+            *(
+                [f'    default_headers={{"x-project-id": environ["{PROJECT}"]}},']
+                if self._wants_project
+                else []
+            ),
             ")",
         ]
         call = f"client.{method.name}({self._python_arguments()})"
@@ -149,6 +167,11 @@ class _Call:
             "const client = new OpenAI({",
             f'  baseURL: "{self._url}/v1",',
             f"  apiKey: process.env.{KEY},",
+            *(
+                [f'  defaultHeaders: {{ "x-project-id": process.env.{PROJECT} }},']
+                if self._wants_project
+                else []
+            ),
             "});",
         ]
         call = f"client.{method.name}({self._javascript_arguments()})"
@@ -186,18 +209,21 @@ class _Call:
 
     def _requests(self) -> str:
         body = "" if self._body is None else f"    json={_python(self._body, 1)},\n"
+        who = ", ".join(f'"{name}": environ["{variable}"]' for name, variable in self._who.items())
         return (
             "from os import environ\n\nimport requests\n\n"
             f"answer = requests.{self._endpoint.method.lower()}(\n"
             f"    {_quoted(self._at)},\n"
-            f'    headers={{"x-api-key": environ["{KEY}"]}},\n'
+            f"    headers={{{who}}},\n"
             f"{body}"
             ")\n"
             "print(answer.json())"
         )
 
     def _fetch(self) -> str:
-        headers = f'"x-api-key": process.env.{KEY}'
+        headers = ", ".join(
+            f'"{name}": process.env.{variable}' for name, variable in self._who.items()
+        )
         body = ""
         if self._body is not None:
             headers += ', "content-type": "application/json"'

@@ -59,8 +59,12 @@ async def test_a_client_that_leaves_ends_its_jobs_and_frees_its_place(tmp_path: 
         reply = await client.post("/v1/responses", json=ASK)
 
         assert reply.status_code == 200
-        statuses = [(row["status"], row["error_code"]) for row in backend.rows()]
-        assert statuses == [(499, "client_disconnected"), (200, None)]
+        left, answered = backend.rows()
+        assert (left["status"], left["error_code"]) == (499, "client_disconnected")
+        assert (answered["status"], answered["error_code"]) == (200, None)
+        # Nothing came of the first, so that it is not billed.
+        assert [left["input_tokens"], left["output_tokens"]] == [0, 0]
+        assert answered["input_tokens"]
 
 
 async def test_a_slow_answer_comes_although_we_listen_for_the_client(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ MISTAKES: list[tuple[str, Mapping[str, object], int, str, str]] = [
     ("responses", ASK | {"service_tier": "gold"}, 400, "invalid_value", "service_tier"),
     ("responses", ASK | {"tool_choice": "some"}, 400, "invalid_value", "tool_choice"),
     ("responses", ASK | {"include": ["everything"]}, 400, "invalid_value", "include[0]"),
+    ("responses", ASK | {"image": "data:,"}, 400, "unsupported_parameter", "image"),
     ("responses", ASK | {"include": ["message.output_text.logprobs"]}, 400,
      "unsupported_parameter", "include"),
     ("chat/completions", {"model": IAB, "messages": [{"content": "x"}], "web_search_options": {}},

@@ -277,10 +277,14 @@ async def test_a_stream_whose_client_leaves_closes_its_source_and_passes_the_tur
 
 async def test_a_stream_too_large_to_be_kept_flows_all_the_same() -> None:
     s = stage(max_bytes=40_000)
-    flowing = relayed(await s.turn(), pieces(*[b"x" * 4_000] * 5))
+    flowing = relayed(await s.turn(), pieces(*[b"x" * 4_000] * 5), exchange_of(9, 4))
     got = [len(piece) async for piece in flowing]
 
     assert got == [4_000] * 5
+    # It was had whole: had again, it is billed again.
+    again = await s.turn()
+    assert again.billed == (0, 0)
+    again.release()
     assert await s.kept() is None
     assert s.idempotency.held_bytes == 0
 

@@ -37,6 +37,10 @@ URL: Final = "https://api.example.org"
 DOCUMENT: Final[dict[str, Any]] = msgspec.json.decode(
     msgspec.json.encode(document(ENDPOINTS, url=URL))
 )
+# Of a server that wants every request to name its project.
+STRICT: Final[dict[str, Any]] = msgspec.json.decode(
+    msgspec.json.encode(document(ENDPOINTS, url=URL, wants_project=True))
+)
 # What the build of the tests has no model for.
 UNSERVED: Final = {"createModeration", "extractEntities"}
 SOURCES: Final = Path(errors.__file__).parent
@@ -346,12 +350,12 @@ def test_the_models_of_the_examples_are_those_of_the_build() -> None:
     assert used == {EMBEDDINGS, IAB, SUMMARY}
 
 
-def samples(language: str) -> dict[str, list[str]]:
+def samples(language: str, of: dict[str, Any] = DOCUMENT) -> dict[str, list[str]]:
     """Return the samples by operation, in the order in which one can be run after the other."""
     return {
         named(one): [
             sample["source"]
-            for sample in operation(one)["x-codeSamples"]
+            for sample in of["paths"][one.path][one.method.lower()]["x-codeSamples"]
             if sample["lang"] == language
         ]
         for one in ENDPOINTS
@@ -365,17 +369,30 @@ def test_every_operation_has_a_sample_of_every_example(language: str) -> None:
         assert len(found) == max(1, len(examples_of(endpoint).requests))
 
 
-def test_python_samples_compile_and_shell_samples_parse() -> None:
-    for name, sources in samples("python").items():
+def test_where_a_project_must_be_named_it_is_required_and_every_sample_names_it() -> None:
+    for of, wanted in ((DOCUMENT, False), (STRICT, True)):
+        parameter = of["components"]["parameters"]["x-project-id"]
+        assert parameter.get("required", False) is wanted
+        for language in ("shell", "python", "javascript"):
+            for sources in samples(language, of).values():
+                for source in sources:
+                    named = '"x-project-id' in source and "ZEROGPU_PROJECT_ID" in source
+                    assert named is wanted, source
+
+
+@pytest.mark.parametrize("of", [DOCUMENT, STRICT], ids=["lenient", "strict"])
+def test_python_samples_compile_and_shell_samples_parse(of: dict[str, Any]) -> None:
+    for name, sources in samples("python", of).items():
         for source in sources:
             compile(source, name, "exec")
-    for sources in samples("shell").values():
+    for sources in samples("shell", of).values():
         for source in sources:
             subprocess.run(["sh", "-n", "-c", source], check=True)
 
 
 @pytest.mark.slow
-async def test_python_samples_do_what_they_say(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+async def test_python_samples_do_what_they_say(tmp_path: Path, strict: bool) -> None:
     line = {
         "custom_id": "a",
         "method": "POST",
@@ -385,11 +402,13 @@ async def test_python_samples_do_what_they_say(tmp_path: Path) -> None:
     (tmp_path / "requests.jsonl").write_text(json.dumps(line))
     run = {
         name: source
-        for name, sources in samples("python").items()
+        for name, sources in samples("python", STRICT if strict else DOCUMENT).items()
         for source in sources[:1]
         if name not in UNSERVED
     }
-    async with caller(tmp_path / "server") as (_, client):
+    async with caller(tmp_path / "server", require_project_id=strict) as (backend, client):
+        key = backend.new_key()
+        client.headers |= {"x-api-key": key.api_key, "x-project-id": key.project_id}
         sent = await client.post(
             "/v1/files", data={"purpose": "batch"}, files={"file": json.dumps(line).encode()}
         )
@@ -413,7 +432,7 @@ async def test_python_samples_do_what_they_say(tmp_path: Path) -> None:
             "-c",
             script,
             cwd=tmp_path,
-            env={"ZEROGPU_API_KEY": client.headers["x-api-key"]},
+            env={"ZEROGPU_API_KEY": key.api_key, "ZEROGPU_PROJECT_ID": key.project_id},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
