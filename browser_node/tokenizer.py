@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,6 +23,7 @@ _CACHED_WORDS: Final = 20_000
 _CACHED_WORD_CHARS: Final = 48
 _CACHED_CODE_POINTS: Final = 10_000
 _FIRST_SYLLABLE, _LAST_SYLLABLE = 0xAC00, 0xD7A3
+_SPACE: Final = re.compile(r"\s")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -34,6 +35,26 @@ class Tokenizer(Protocol):
 
     def count(self, text: str) -> int:
         """Return how many ids the uncut text has, [CLS] and [SEP] included."""
+
+
+def longest_start(text: str, max_tokens: int, count: Callable[[str], int]) -> str:
+    """Return the start of ``text`` that ``count`` finds no more than ``max_tokens`` in.
+
+    It ends between two words, or in one without which it would have less than half of them.
+    """
+    size = bisect_right(range(1, len(text) + 1), max_tokens, key=lambda n: count(text[:n]))
+    # Parts of a word may have more tokens than all of it.
+    while size < len(text):
+        space = _SPACE.search(text, size + 1)
+        end = len(text) if space is None else space.start()
+        if count(text[:end]) > max_tokens:
+            break
+        size = end
+    if size == len(text) or text[size].isspace():
+        return text[:size].rstrip()
+    at = next((at for at in range(size - 1, 0, -1) if text[at].isspace()), 0)
+    words = text[:at].rstrip()
+    return words if words and 2 * count(words) >= max_tokens else text[:size]
 
 
 def load(files: Mapping[str, bytes]) -> Tokenizer:

@@ -12,7 +12,6 @@ neighbours share a vector, which bounds compute and evidence; each is still take
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -23,7 +22,7 @@ from browser_node.pipelines import sentences as splitter
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.plan import InputError, Plan, Vector, counted
 from browser_node.protocol import Answer, Task
-from browser_node.tokenizer import Tokenizer
+from browser_node.tokenizer import Tokenizer, longest_start
 
 MAX_VECTORS: Final = 128
 MAX_DEFAULT_SENTENCES: Final = 8
@@ -114,16 +113,8 @@ class SummaryPipeline:
                 break
         if taken:
             return [wanted.sentences[at] for at in sorted(taken)]
-        return [self._start_of(wanted.sentences[best or 0], max_tokens=int(room))]
-
-    def _start_of(self, sentence: str, *, max_tokens: int) -> str:
-        """Return the longest start of whole words, or else of characters, that fits."""
-        for gap, pieces in ((" ", sentence.split(" ")), ("", list(sentence))):
-            starts = [gap.join(pieces[:size]) for size in range(1, len(pieces) + 1)]
-            fit = bisect_right(starts, max_tokens, key=lambda text: self._tokenizer.count(text) - 2)
-            if fit:
-                return starts[fit - 1]
-        return ""
+        best_of_all = wanted.sentences[best or 0]
+        return [longest_start(best_of_all, int(room) + 2, self._tokenizer.count)]
 
 
 def is_cut(text: str, summary: str) -> bool:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from browser_node.protocol import MAX_INPUT_CHARS
-from browser_node.tokenizer import RustTokenizer, Tokenizer, WordPieceTokenizer
+from browser_node.tokenizer import (
+    RustTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+    longest_start,
+)
 
 INLINE_CHARS: Final = 2_000
 _THREADS: Final = 2
@@ -27,6 +31,8 @@ _CACHED_CHUNKS: Final = 50_000
 _CACHED_CHUNK_CHARS: Final = 48
 # English has four to five characters a token: nearly always the first try at a cut holds enough.
 _CHARS_PER_TOKEN: Final = 6
+# A longer word is one [UNK]: no word has more tokens than this has characters.
+_WORD_MAX_CHARS: Final = 100
 # [CLS] and [SEP], which a model reads but does not write.
 _SPECIAL_TOKENS: Final = 2
 
@@ -172,14 +178,14 @@ def _measure(count: Callable[[str], int], text: str, limit: Limit) -> Measured:
         text = text[:MAX_INPUT_CHARS]
     size = limit.max_tokens * _CHARS_PER_TOKEN
     while True:
-        start = _start(text, size)
+        start, doubtful = _start(text, size)
         tokens = count(start)
         # One token more than fits: what follows cannot be read, or is refused, whatever it is.
-        if tokens > limit.max_tokens:
+        if tokens - doubtful > limit.max_tokens:
             if not limit.cuts:
                 return Measured(start, tokens)
             if limit.exactly:
-                start = _fitting(count, start, limit.max_tokens)
+                start = longest_start(start, limit.max_tokens, count)
                 return Measured(start, count(start))
             return Measured(start, limit.max_tokens)
         if len(start) == len(text):
@@ -187,24 +193,14 @@ def _measure(count: Callable[[str], int], text: str, limit: Limit) -> Measured:
         size *= 2
 
 
-def _fitting(count: Callable[[str], int], text: str, max_tokens: int) -> str:
-    """Return the longest start of ``text`` that fits: of whole words, or else of characters."""
-    words = text.split(" ")
-    fits = bisect_right(
-        range(1, len(words) + 1), max_tokens, key=lambda size: count(" ".join(words[:size]))
-    )
-    if fits:
-        return " ".join(words[:fits])
-    first = words[0]
-    return first[
-        : bisect_right(range(1, len(first) + 1), max_tokens, key=lambda n: count(first[:n]))
-    ]
+def _start(text: str, size: int) -> tuple[str, int]:
+    """Return about the first ``size`` characters of ``text``, ending where a word ends if it can.
 
-
-def _start(text: str, size: int) -> str:
-    """Return about the first ``size`` characters of ``text``, ending where a word ends."""
+    And how many of its tokens may be others than those of the whole, as it ends inside a word.
+    """
     if len(text) <= size:
-        return text
-    # A cut inside a word could change its tokens; a text without white space is taken whole.
-    space = _SPACE.search(text, size)
-    return text if space is None else text[: space.start()]
+        return text, 0
+    space = _SPACE.search(text, size, size + _WORD_MAX_CHARS)
+    if space is None:
+        return text[:size], _WORD_MAX_CHARS
+    return text[: space.start()], 0

@@ -198,6 +198,25 @@ def test_a_sentence_that_does_not_fit_makes_room_for_one_that_does() -> None:
     assert summary(TEXT, sentences=1, max_tokens=2) == SENTENCES[4]
 
 
+def test_a_sentence_is_cut_inside_a_word_that_is_most_of_it() -> None:
+    class Signs(WordTokenizer):
+        """Counts signs that stand for words by themselves, as the models' vocabulary does."""
+
+        def count(self, text: str) -> int:
+            return sum(1 if word.isascii() else len(word) for word in text.split()) + 2
+
+    manifest = manifest_of("extractive-summary", max_tokens=999)
+    pipeline, signs = SummaryPipeline(manifest, Signs()), "足球" * 15
+    for text, start in (
+        (f"Sport {signs}。", f"Sport {signs[:9]}"),
+        (f"{signs}。", signs[:10]),
+        (f"One two three {signs}。", f"One two three {signs[:7]}"),
+        (f"One two three four five {signs}。", "One two three four five"),
+    ):
+        cut = answer(pipeline, Task(input=text, params={"max_tokens": 10})).output.decode()
+        assert cut == start
+
+
 def test_where_no_sentence_fits_the_best_one_is_cut_between_words() -> None:
     assert summary(SENTENCES[0], max_tokens=4) == "The council closed the"
     assert summary(f"{SENTENCES[0]} {SENTENCES[1]}", max_tokens=3) == "The council closed"

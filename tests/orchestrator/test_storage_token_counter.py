@@ -21,12 +21,13 @@ PYTHON = WordPieceTokenizer(tiny_wordpiece())
 WHOLE = Limit(max_tokens=1_000_000, cuts=False)
 AT_MOST_16 = Limit(max_tokens=16, cuts=False)
 CUT_TO_16 = Limit(max_tokens=16, cuts=True)
+FITTED_TO_16 = Limit(max_tokens=16, cuts=True, exactly=True)
 
 PAD, UNK, CLS, SEP, MASK, CAT, DOG, PLURAL = (
     VOCABULARY.index(token)
     for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "##s")
 )
-WORDS = st.sampled_from(["cat", "dogs", "z9", "[SEP]", "x" * 120, "", "a-b"])
+WORDS = st.sampled_from(["cat", "dogs", "z9", "[SEP]", "x" * 120, "", "a-b", "cat-" * 30])
 SPACED_WORDS = st.lists(st.tuples(WORDS, st.sampled_from(" \t\n\r")), max_size=60).map(
     lambda pairs: "".join(word + space for word, space in pairs)[:1999]
 )
@@ -85,6 +86,35 @@ def test_a_text_cut_at_any_white_space_is_read_as_the_whole_would_be(
 
     assert measured.tokens == min(RUST.count(text), 16)
     assert RUST.encode(measured.text, max_tokens=16) == RUST.encode(text, max_tokens=16)
+
+
+@given(SPACED_WORDS, st.sampled_from(["", " ", "\n", "Date: "]))
+@with_one_counter
+def test_a_text_cut_to_what_fits_keeps_most_of_that(
+    counter: TokenCounter, text: str, before: str
+) -> None:
+    text = (before + text)[:1999]
+    [measured] = counter.measure_now([text], FITTED_TO_16) or []
+
+    assert text.startswith(measured.text)
+    assert measured.tokens == RUST.count(measured.text) <= 16
+    assert measured.text == text or measured.tokens >= 8
+
+
+@pytest.mark.parametrize("before", ["", " ", "cat: ", "\n"])
+@pytest.mark.parametrize("limit", [CUT_TO_16, FITTED_TO_16, AT_MOST_16])
+async def test_of_a_text_without_spaces_a_short_start_tells_all(
+    counter: TokenCounter, before: str, limit: Limit
+) -> None:
+    text = before + "cat-" * 30_000
+
+    [measured] = await counter.measure_in_thread([text], limit)
+
+    assert text.startswith(measured.text)
+    assert len(measured.text) < 1_000
+    assert measured.tokens == 16 if limit.cuts else measured.tokens > 16
+    wanted = RUST.encode(text, max_tokens=16)
+    assert RUST.encode(measured.text, max_tokens=16) == wanted
 
 
 async def test_texts_in_the_background_keep_nobody_waiting(counter: TokenCounter) -> None:
