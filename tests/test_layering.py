@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What each layer of the orchestrator may import of the others; same-layer imports are fine.
 ORCHESTRATOR_LAYERS = [
-    {"settings", "errors", "clock", "logs"},
+    {"settings", "errors", "clock", "logs", "unbroken"},
     {"domain"},
     {"storage", "bus"},
     {"engine", "fleet_view", "court"},

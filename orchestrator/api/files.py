@@ -31,6 +31,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage.files import PREFIX, File, Files, insert_file, object_name
 from orchestrator.storage.idempotent import IdempotentAnswers, Scope, Settled
 from orchestrator.storage.objects import Objects
+from orchestrator.unbroken import unbroken
 
 UPLOAD_PURPOSE: Final = "batch"
 OUTPUT_PURPOSE: Final = "batch_output"
@@ -206,6 +207,9 @@ class FilesRoutes:
     async def delete(self, exchange: Exchange, body: bytes) -> Reply:
         """Delete a file for good."""
         file = await self._find(exchange)
+        return await unbroken(self._delete(exchange, file))
+
+    async def _delete(self, exchange: Exchange, file: File) -> Reply:
         # The row first: a file that is listed has its bytes, whatever fails in between.
         asked = exchange.project_id, file.id, self._wall()
         if not await asyncio.to_thread(self._files.delete, *asked):

@@ -36,6 +36,7 @@ from orchestrator.storage.files import File, Files
 from orchestrator.storage.idempotent import IdempotentAnswers, Scope, Settled
 from orchestrator.storage.keys import Principal
 from orchestrator.storage.objects import NoSuchObject, Objects
+from orchestrator.unbroken import unbroken
 
 WINDOW: Final = "24h"
 PURPOSE: Final = "batch"
@@ -202,6 +203,15 @@ class BatchService:
         Raises `NotFound`, and `Conflict` where it has ended otherwise or is about to.
         """
         await self.retrieve(project_id, batch_id)
+        row = await unbroken(self._cancel(project_id, batch_id))
+        if row.status not in ("cancelling", "cancelled"):
+            raise Conflict(
+                f"Batch {batch_id} is {row.status} and can no longer be cancelled: only batches"
+                " that are validating or in_progress can."
+            )
+        return row
+
+    async def _cancel(self, project_id: str, batch_id: str) -> BatchRow:
         await asyncio.to_thread(
             self._batches.move,
             batch_id,
@@ -210,14 +220,8 @@ class BatchService:
             now=self._wall(),
         )
         row = await self.retrieve(project_id, batch_id)
-        # Again too: who asked first may have left before this.
         if row.status == "cancelling":
             self._course.cancel(batch_id)
-        if row.status not in ("cancelling", "cancelled"):
-            raise Conflict(
-                f"Batch {batch_id} is {row.status} and can no longer be cancelled: only batches"
-                " that are validating or in_progress can."
-            )
         return row
 
     # ── creation ─────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +17,10 @@ import openai
 import pytest
 
 from orchestrator.api.multipart import clean_filename, content_disposition
+from orchestrator.api.watch import LOOK_EVERY_S
 from orchestrator.clock import Clock
 from orchestrator.storage import keys
+from orchestrator.storage.files import Files
 from tests.orchestrator.fakes import Backend, caller, error_of
 
 LINES: Final = b'{"custom_id":"1"}\n{"custom_id":"2"}\n'
@@ -167,6 +170,33 @@ async def test_a_deleted_file_is_404_everywhere_and_its_bytes_are_gone(tmp_path:
             "last_id": None,
             "has_more": False,
         }
+
+
+async def test_who_deletes_a_file_and_leaves_has_deleted_it_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marking, go = threading.Event(), threading.Event()
+    mark = Files.delete
+
+    def slow(files: Files, project_id: str, file_id: str, now: float) -> bool:
+        marking.set()
+        assert go.wait(10)
+        return mark(files, project_id, file_id, now)
+
+    monkeypatch.setattr(Files, "delete", slow)
+    async with caller(tmp_path) as (backend, client):
+        made = (await upload(client)).json()
+        leaving = asyncio.create_task(client.delete(f"/v1/files/{made['id']}"))
+        assert await asyncio.to_thread(marking.wait, 10)
+        leaving.cancel()
+        # The server looks after its clients every so often; the second time it listens.
+        heard_at = asyncio.get_running_loop().time() + 4 * LOOK_EVERY_S
+        while asyncio.get_running_loop().time() < heard_at:
+            await client.get("/v1/models")
+        go.set()
+        async with asyncio.timeout(10):
+            while stored(backend):
+                await client.get("/v1/models")
 
 
 async def test_a_file_whose_time_is_over_is_404_before_it_is_swept(tmp_path: Path) -> None:

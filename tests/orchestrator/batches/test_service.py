@@ -280,6 +280,26 @@ async def test_a_cancelled_batch_finishes_what_was_dispatched(tmp_path: Path) ->
         assert await stage.service.cancel("p1", made.id) == row
 
 
+async def test_who_cancels_and_leaves_has_cancelled_all_the_same(tmp_path: Path) -> None:
+    async with staged(tmp_path, batch_under_way=1) as stage:
+        stage.model.open.clear()
+        row = await stage.submit(["a", "b", "c"])
+        await stage.model.until_asked_times(1)
+        with stage.database.begin():
+            cancelling = asyncio.create_task(stage.service.cancel("p1", row.id))
+            # Until it waits for the database.
+            for _ in range(20):
+                await asyncio.to_thread(lambda: None)
+            cancelling.cancel()
+        await asyncio.wait([cancelling])
+        stage.model.open.set()
+        row = await stage.ended(row)
+
+        assert cancelling.cancelled()
+        assert row.status == "cancelled"
+        assert stage.model.asked == ["a"]
+
+
 async def test_a_cancelled_batch_drops_lines_that_take_long(tmp_path: Path) -> None:
     model = Model()
     async with staged(tmp_path, model=model, batch_under_way=3) as stage:
