@@ -11,13 +11,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
+from sqlalchemy import Connection
 
 from orchestrator.api import replies
 from orchestrator.api.caching import has
@@ -284,9 +284,16 @@ class FilesRoutes:
     def _settle(self, scope: Scope | None, upload: Upload) -> Settled:
         """Make a file known, unless that of the same upload with its Idempotency-Key is there."""
         file = upload.file
-        body, write = replies.encode(shown(file)), partial(insert_file, file=file)
+
+        def write(connection: Connection) -> bytes:
+            # One at a time is here: whoever follows the list has seen all that are older.
+            now = self._wall()
+            made = replace(file, created_at=now, expires_at=now + file.expires_at - file.created_at)
+            insert_file(connection, made)
+            return replies.encode(shown(made))
+
         settled = self._answers.settle(
-            scope, upload.digest, status=200, body=body, now=file.created_at, write=write
+            scope, upload.digest, status=200, now=file.created_at, write=write
         )
         if scope is None or not settled.replayed:
             return settled

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from sqlalchemy import Connection
 
 from orchestrator.batches.course import Course
 from orchestrator.batches.runner import LineRunner
@@ -27,6 +29,7 @@ from orchestrator.errors import (
     InternalError,
     InvalidBatch,
     NotFound,
+    RateLimited,
     ShuttingDown,
 )
 from orchestrator.settings import Settings
@@ -40,6 +43,8 @@ from orchestrator.unbroken import unbroken
 
 WINDOW: Final = "24h"
 PURPOSE: Final = "batch"
+# Batches of one project that are being checked, or wait for it.
+CREATING_MAX: Final = 128
 ENDPOINT_MAX_CHARS: Final = 64
 METADATA_MAX_BYTES: Final = 64 << 10
 _DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -98,6 +103,7 @@ class BatchService:
         )
         # From before their row is there until their input is checked.
         self._creating: dict[str, asyncio.Task[BatchRow]] = {}
+        self._creating_of: Counter[str] = Counter()
         self._sweeper = Sweeper(
             settings=settings,
             batches=self._batches,
@@ -141,11 +147,20 @@ class BatchService:
         """
         if self._stopping:
             raise _shutting_down()
+        project_id = principal.project_id
+        # Also of those whose client has left: only so many checks are done in a second.
+        if self._creating_of[project_id] >= CREATING_MAX:
+            raise RateLimited(
+                f"{CREATING_MAX} batches of this project are being checked, and no more may be at"
+                " once: try again in a moment.",
+                retry_after_s=1,
+            )
         batch_id = f"batch_{_ulid(self._wall())}"
         # A client that leaves does not take its batch with it: it may have been written already.
         creation = self._course.spawn(self._create(batch_id, principal, wanted, once))
         self._creating[batch_id] = creation
-        creation.add_done_callback(lambda _: self._creating.pop(batch_id))
+        self._creating_of[project_id] += 1
+        creation.add_done_callback(lambda _: self._made(batch_id, project_id))
         return await self._created(creation)
 
     async def created_before(self, once: Once) -> BatchRow | None:
@@ -226,6 +241,12 @@ class BatchService:
 
     # ── creation ─────────────────────────────────────────────────────────────────────────────────
 
+    def _made(self, batch_id: str, project_id: str) -> None:
+        del self._creating[batch_id]
+        self._creating_of[project_id] -= 1
+        if not self._creating_of[project_id]:
+            del self._creating_of[project_id]
+
     async def _created(self, creation: asyncio.Task[BatchRow]) -> BatchRow:
         try:
             return await asyncio.shield(creation)
@@ -302,13 +323,17 @@ class BatchService:
 
     def _insert(self, row: BatchRow, once: Once | None) -> Settled:
         """Write the batch and, as the answer to its key, its id: what it says is yet to come."""
+
+        def write(connection: Connection) -> bytes:
+            insert_batch(connection, row)
+            return row.id.encode()
+
         return self._answers.settle(
             None if once is None else once.scope,
             b"" if once is None else once.digest,
             status=200,
-            body=row.id.encode(),
             now=row.created_at,
-            write=lambda connection: insert_batch(connection, row),
+            write=write,
         )
 
     async def _check_request(self, principal: Principal, wanted: NewBatch) -> File:

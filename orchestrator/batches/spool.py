@@ -5,13 +5,13 @@ Where files are local the copy is a second name of the same bytes, so it costs n
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
 from orchestrator.batches.lines import Lines
+from orchestrator.batches.slots import Slots
 from orchestrator.batches.validation import Rules, Validated, validate
 from orchestrator.settings import Settings
 from orchestrator.storage.batches import BatchRow
@@ -30,7 +30,7 @@ class Spool:
         self._settings = settings
         self._root = settings.data_dir / "batches"
         self._objects = objects
-        self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        self._checks = Slots(_CHECKS_AT_ONCE)
         self._opened: OrderedDict[str, Lines] = OrderedDict()
 
     async def fetch(self, batch_id: str, file_id: str) -> None:
@@ -48,7 +48,7 @@ class Spool:
             max_lines=settings.batch_lines_max,
             line_max_bytes=settings.batch_line_max_bytes,
         )
-        async with self._checks:
+        async with self._checks.held(row.project_id):
             return await validate(self._input(row.id), self._index(row.id), rules=rules)
 
     def holds(self, batch_id: str) -> bool:

@@ -58,19 +58,17 @@ class IdempotentAnswers:
         digest: bytes,
         *,
         status: int,
-        body: bytes,
         now: float,
-        write: Callable[[Connection], None],
+        write: Callable[[Connection], bytes],
     ) -> Settled:
-        """Commit what ``write`` writes with the answer that says so, or find it done before.
+        """Commit what ``write`` writes with the answer that it returns, or find it done before.
 
         Then nothing is written, and the answer is the earlier one. Without a ``scope`` (the request
         named no key) it always writes. Raises `Conflict` as `find` does, and what ``write`` raises.
         """
         with self._database.begin() as connection:
             if scope is None:
-                write(connection)
-                return Settled(status, body)
+                return Settled(status, write(connection))
             connection.execute(
                 delete(idempotent_answers).where(
                     idempotent_answers.c.created_at <= now - self._ttl_s
@@ -79,7 +77,7 @@ class IdempotentAnswers:
             earlier = self._find(connection, scope, digest, now)
             if earlier is not None:
                 return earlier
-            write(connection)
+            body = write(connection)
             connection.execute(
                 insert(idempotent_answers).values(
                     project_id=scope.project_id,

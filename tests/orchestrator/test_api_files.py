@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -170,6 +171,27 @@ async def test_a_deleted_file_is_404_everywhere_and_its_bytes_are_gone(tmp_path:
             "last_id": None,
             "has_more": False,
         }
+
+
+async def test_a_file_is_as_old_as_its_place_in_the_list(tmp_path: Path) -> None:
+    """Whoever follows the list must not be overtaken by what was begun before."""
+    async with caller(tmp_path) as (backend, client):
+        with backend.database.begin():
+            uploading = asyncio.create_task(upload(client))
+            # Until its bytes are stored, and some of the time that it waits for the database.
+            while not stored(backend):
+                await client.get("/v1/models")
+            for _ in range(20):
+                await client.get("/v1/models")
+            free_at = time.time()
+        made = (await uploading).json()
+        with backend.database.connect() as connection:
+            found = connection.exec_driver_sql("SELECT created_at, expires_at FROM files").one()
+
+        assert found.created_at >= free_at
+        assert made["created_at"] == int(found.created_at)
+        assert made["expires_at"] == int(found.expires_at)
+        assert found.expires_at - found.created_at == pytest.approx(30 * 86_400)
 
 
 async def test_who_deletes_a_file_and_leaves_has_deleted_it_all_the_same(

@@ -33,10 +33,10 @@ def answers(database: Database) -> IdempotentAnswers:
     return IdempotentAnswers(database, ttl_s=TTL_S)
 
 
-def batch(name: str) -> Callable[[Connection], None]:
+def batch(name: str) -> Callable[[Connection], bytes]:
     """Return what writes one row that can be counted afterwards."""
 
-    def write(connection: Connection) -> None:
+    def write(connection: Connection) -> bytes:
         connection.execute(
             insert(batches).values(
                 id=name,
@@ -50,6 +50,7 @@ def batch(name: str) -> Callable[[Connection], None]:
                 expires_at=1.0,
             )
         )
+        return name.encode()
 
     return write
 
@@ -62,7 +63,7 @@ def settle(
     digest: bytes = ASKED,
     now: float = 0.0,
 ) -> Settled:
-    return answers.settle(scope, digest, status=200, body=name.encode(), now=now, write=batch(name))
+    return answers.settle(scope, digest, status=200, now=now, write=batch(name))
 
 
 def written(database: Database) -> list[str]:
@@ -167,12 +168,12 @@ def test_without_a_key_every_request_writes(database: Database, answers: Idempot
 def test_what_cannot_be_written_leaves_no_answer(
     database: Database, answers: IdempotentAnswers
 ) -> None:
-    def write_and_fail(connection: Connection) -> None:
+    def write_and_fail(connection: Connection) -> bytes:
         batch("a")(connection)
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        answers.settle(SCOPE, ASKED, status=200, body=b"a", now=0.0, write=write_and_fail)
+        answers.settle(SCOPE, ASKED, status=200, now=0.0, write=write_and_fail)
 
     assert answers.find(SCOPE, ASKED, now=0.0) is None
     assert written(database) == []

@@ -9,13 +9,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from orchestrator.batches.service import METADATA_MAX_BYTES, NewBatch
+from orchestrator.batches.service import CREATING_MAX, METADATA_MAX_BYTES, NewBatch
 from orchestrator.errors import (
     BadRequest,
     Conflict,
     InternalError,
     InvalidBatch,
     NotFound,
+    RateLimited,
     ShuttingDown,
 )
 from orchestrator.storage.files import object_name
@@ -367,6 +368,34 @@ async def test_a_batch_can_be_cancelled_while_it_is_validated(tmp_path: Path) ->
         assert stage.model.asked == []
         good, bad = await stage.results(row)
         assert (good, len(bad), set(bad.values())) == ([], 20_000, {"batch_cancelled"})
+
+
+async def test_a_project_has_only_so_many_batches_checked_at_once_and_others_their_turn(
+    tmp_path: Path,
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.upload(b"x" + jsonl([str(at) for at in range(3_000)]))
+        await stage.upload(jsonl(["a"]), file_id="file-2", project_id="p2")
+        wanted = NewBatch(input_file_id="file-1", endpoint=CHAT)
+        many = [
+            asyncio.create_task(stage.service.create(MINE, wanted)) for _ in range(CREATING_MAX)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimited, match="128 batches of this project are being checked"):
+            await stage.service.create(MINE, wanted)
+        another = await stage.service.create(
+            THEIRS, NewBatch(input_file_id="file-2", endpoint=CHAT)
+        )
+        waiting = [one for one in many if not one.done()]
+
+        assert another.status == "in_progress"
+        assert len(waiting) > CREATING_MAX // 2
+        # Once one is checked, there is room for another.
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(InvalidBatch):
+            await stage.service.create(MINE, wanted)
+        for one in many:
+            one.cancel()
 
 
 async def test_a_client_that_leaves_does_not_take_its_batch_with_it(tmp_path: Path) -> None:
