@@ -43,11 +43,13 @@ def longest_start(text: str, max_tokens: int, count: Callable[[str], int]) -> st
     It ends between two words, or in one without which it would have less than half of them.
     """
     size = bisect_right(range(1, len(text) + 1), max_tokens, key=lambda n: count(text[:n]))
-    # Parts of a word may have more tokens than all of it.
+    # Parts of a word may have more tokens than all of it: other words may fit behind it.
     while size < len(text):
         space = _SPACE.search(text, size + 1)
         end = len(text) if space is None else space.start()
         if count(text[:end]) > max_tokens:
+            more = range(size + 1, end + 1)
+            size += bisect_right(more, max_tokens, key=lambda n: count(text[:n]))
             break
         size = end
     if size == len(text) or text[size].isspace():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -19,6 +21,7 @@ from orchestrator.errors import (
     RateLimited,
     ShuttingDown,
 )
+from orchestrator.storage.batches import Batches, BatchRow
 from orchestrator.storage.files import object_name
 from tests.orchestrator.batches.stage import (
     CHAT,
@@ -281,17 +284,28 @@ async def test_a_cancelled_batch_finishes_what_was_dispatched(tmp_path: Path) ->
         assert await stage.service.cancel("p1", made.id) == row
 
 
-async def test_who_cancels_and_leaves_has_cancelled_all_the_same(tmp_path: Path) -> None:
+async def test_who_cancels_and_leaves_has_cancelled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving, go = threading.Event(), threading.Event()
+    move = Batches.move
+
+    def slow(batches: Batches, batch_id: str, **how: Any) -> BatchRow | None:
+        if how["to"] == "cancelling":
+            moving.set()
+            assert go.wait(10)
+        return move(batches, batch_id, **how)
+
+    monkeypatch.setattr(Batches, "move", slow)
     async with staged(tmp_path, batch_under_way=1) as stage:
         stage.model.open.clear()
         row = await stage.submit(["a", "b", "c"])
         await stage.model.until_asked_times(1)
-        with stage.database.begin():
-            cancelling = asyncio.create_task(stage.service.cancel("p1", row.id))
-            # Until it waits for the database.
-            for _ in range(20):
-                await asyncio.to_thread(lambda: None)
-            cancelling.cancel()
+        cancelling = asyncio.create_task(stage.service.cancel("p1", row.id))
+        assert await asyncio.to_thread(moving.wait, 10)
+        cancelling.cancel()
+        await asyncio.sleep(0)
+        go.set()
         await asyncio.wait([cancelling])
         stage.model.open.set()
         row = await stage.ended(row)
