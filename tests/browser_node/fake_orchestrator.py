@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -168,8 +168,9 @@ def sent(request: Request, path: Path, *, immutable: bool) -> Response:
     kind = kinds.get(path.suffix, "application/octet-stream")
     encoded = path.with_name(path.name + ".br")
     if encoded.is_file() and "br" in request.headers.get("accept-encoding", ""):
-        return FileResponse(encoded, media_type=kind, headers={**headers, "content-encoding": "br"})
-    return FileResponse(path, media_type=kind, headers=headers)
+        headers, path = {**headers, "content-encoding": "br"}, encoded
+    # Read here: a file that is opened as the client leaves would be closed by nobody.
+    return Response(path.read_bytes(), media_type=kind, headers=headers)
 
 
 def check_signature(hello: p.Hello, *, origin: str) -> None:
