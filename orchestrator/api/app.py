@@ -1,9 +1,9 @@
 """The public API as one ASGI callable: routes, keys, errors, CORS, log; no framework on the way.
 
-Order of refusals: unknown path (404), wrong method (405), key (401), project (403), requests at
-once and per minute (429), the Idempotency-Key (400), the body (415, 413, 409, 400), the model (404,
-400, 420), tokens per minute (429), the queues (503). Unknown paths and wrong methods count as
-requests of a good key, and beyond its limit are answered 429.
+Order of refusals: unknown path (404), one without its id (400), wrong method (405), key (401),
+project (403), requests at once and per minute (429), the Idempotency-Key (400), the body (415, 413,
+409, 400), the model (404, 400, 420), tokens per minute (429), the queues (503). Unknown paths and
+wrong methods count as requests of a good key, and beyond its limit are answered 429.
 """
 
 from __future__ import annotations

@@ -78,8 +78,11 @@ class ChatRoute:
         )
         output = answer.output.decode()
         counted = model.counter.count_output_now(output)
-        exchange.output_tokens = counted or await model.counter.count_output(output)
-        return whole_completion(exchange, asked, output, await ended(output))
+        tokens = counted or await model.counter.count_output(output)
+        reason = await ended(output)
+        # Billed from here on: who leaves before it gets no answer.
+        exchange.output_tokens = tokens
+        return whole_completion(exchange, asked, output, reason)
 
 
 def whole_completion(

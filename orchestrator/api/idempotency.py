@@ -203,9 +203,13 @@ class Idempotency:
         kept = turn.outcome
         if kept is not None and (not kept.lasts or len(kept.body) > self.largest_bytes):
             kept = None
+        earlier = self._kept.get(scope)
         if kept is None and not turn.billed.output_tokens:
+            # Had whole, and not kept: what was billed on the way to it is over, too.
+            if earlier is not None and earlier.digest == turn.digest:
+                self._drop(scope)
             return
-        if scope in self._kept:
+        if earlier is not None:
             self._drop(scope)
         body_bytes = 0 if kept is None else len(kept.body)
         size_bytes = _ENTRY_BYTES + body_bytes + 2 * sum(map(len, scope))

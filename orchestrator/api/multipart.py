@@ -133,9 +133,9 @@ class _Preamble:
     """What stands before the first boundary, and is to be ignored (RFC 2046, 5.1.1)."""
 
     def __init__(self, boundary: bytes) -> None:
-        self._line = b"\r\n--" + boundary
+        self._line = b"\n--" + boundary
         # As if a line had ended before the body.
-        self._held = bytearray(b"\r\n")
+        self._held = bytearray(b"\n")
         self._over = False
 
     def taken_from(self, data: bytes) -> bytes:
@@ -150,7 +150,7 @@ class _Preamble:
         if at < 0:
             return b""
         self._over = True
-        return bytes(self._held[at + 2 :])
+        return bytes(self._held[at + 1 :])
 
 
 class _PartEnd:

@@ -108,11 +108,15 @@ class ResponsesRoute:
         )
         output = answer.output.decode()
         counted = model.counter.count_output_now(output)
-        exchange.output_tokens = counted or await model.counter.count_output(output)
+        tokens = counted or await model.counter.count_output(output)
         if echoes_nothing(asked):
+            exchange.output_tokens = tokens
             return completed_response(exchange, asked, limit, self._clock, output)
+        status = await ended(output)
+        # Billed from here on: who leaves before it gets no answer.
+        exchange.output_tokens = tokens
         envelope = Envelope(exchange, asked, limit, self._clock)
-        return encode(envelope.whole(await ended(output), output))
+        return encode(envelope.whole(status, output))
 
 
 def completed_response(

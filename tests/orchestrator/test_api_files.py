@@ -333,7 +333,8 @@ async def test_a_path_without_a_file_s_id_is_told_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 1_000_000])
 @pytest.mark.parametrize(
-    "preamble", [b"\r\n", b"This is a multi-part message.\r\n", b"--cu\r\n x--cut\r\r\n", b"\n\r\n"]
+    "preamble",
+    [b"\r\n", b"This is a multi-part message.\r\n", b"--cu\r\n x--cut\r\r\n", b"\n\r\n", b"\n"],
 )
 async def test_what_stands_before_the_first_boundary_is_ignored(
     tmp_path: Path, preamble: bytes, piece_bytes: int

@@ -281,7 +281,13 @@ async def test_a_stream_too_large_to_be_kept_flows_all_the_same() -> None:
     got = [len(piece) async for piece in flowing]
 
     assert got == [4_000] * 5
-    # It was had whole: had again, it is billed again.
+    # It was had whole: had again, it is billed again, whatever was billed on the way to it.
+    again = await s.turn()
+    await broken_off(again, exchange_of(9, 2))
+    again = await s.turn()
+    assert again.billed == (9, 2)
+    flowing = relayed(again, pieces(*[b"x" * 4_000] * 5), exchange_of(9, 4))
+    assert len([piece async for piece in flowing]) == 5
     again = await s.turn()
     assert again.billed == (0, 0)
     again.release()
