@@ -2,8 +2,9 @@
 
 A frame is one binary WebSocket message holding one msgpack map with a ``type`` key. Bytes from a
 peer are decoded straight into a frozen struct with limits on every field; whatever does not fit
-raises `ProtocolError` with the close code to answer with. Vectors travel as little-endian float32
-``bin``. Units: ``_s`` seconds, ``_bytes`` bytes, ``_mb`` 10⁶ bytes, ``tokens`` model tokens.
+raises `ProtocolError` with the close code to answer with. Vectors travel as little-endian ``bin``:
+an answer's as float32, evidence as float16. Units: ``_s`` seconds, ``_bytes`` bytes, ``_mb`` 10⁶
+bytes, ``tokens`` model tokens.
 """
 
 from __future__ import annotations

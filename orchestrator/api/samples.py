@@ -79,9 +79,9 @@ class _Call:
         url: str,
         wants_project: bool,
     ) -> None:
-        # By header, what variable its value is in.
-        self._who = {"x-api-key": KEY} | ({"x-project-id": PROJECT} if wants_project else {})
-        self._wants_project = wants_project
+        # By header, what variable its value is in; OpenAI's clients have an argument for the key.
+        self._more = {"x-project-id": PROJECT} if wants_project else {}
+        self._who = {"x-api-key": KEY} | self._more
         self._endpoint = endpoint
         self._examples = examples
         self._url = url
@@ -133,9 +133,8 @@ class _Call:
             f'    base_url="{self._url}/v1",',
             f'    api_key=environ["{KEY}"],',
             *(
-                [f'    default_headers={{"x-project-id": environ["{PROJECT}"]}},']
-                if self._wants_project
-                else []
+                f'    default_headers={{"{name}": environ["{variable}"]}},'
+                for name, variable in self._more.items()
             ),
             ")",
         ]
@@ -168,9 +167,8 @@ class _Call:
             f'  baseURL: "{self._url}/v1",',
             f"  apiKey: process.env.{KEY},",
             *(
-                [f'  defaultHeaders: {{ "x-project-id": process.env.{PROJECT} }},']
-                if self._wants_project
-                else []
+                f'  defaultHeaders: {{ "{name}": process.env.{variable} }},'
+                for name, variable in self._more.items()
             ),
             "});",
         ]
