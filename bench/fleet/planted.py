@@ -259,9 +259,9 @@ def _leak_slots(scheduler: Scheduler) -> None:
     board, release = scheduler.board, scheduler.board.release
     now_and_then = _Every(100)
 
-    def leak(attempt: Attempt, outcome: str, now: float, *, regroup: bool = True) -> None:
+    def leak(attempt: Attempt, outcome: str, now: float, regroup: bool = True) -> None:
         node = board.nodes.get(attempt.node_id)
-        release(attempt, outcome, now, regroup=regroup)
+        release(attempt, outcome, now, regroup)
         if node is not None and now_and_then():
             node.attempts[attempt.attempt_id] = attempt
 
@@ -285,8 +285,8 @@ def _miscount_tokens(scheduler: Scheduler) -> None:
     release = scheduler.board.release
     now_and_then = _Every(100)
 
-    def miscount(attempt: Attempt, outcome: str, now: float, *, regroup: bool = True) -> None:
-        release(attempt, outcome, now, regroup=regroup)
+    def miscount(attempt: Attempt, outcome: str, now: float, regroup: bool = True) -> None:
+        release(attempt, outcome, now, regroup)
         node = scheduler.board.nodes.get(attempt.node_id)
         if node is not None and now_and_then():
             node.outstanding_tokens += 1

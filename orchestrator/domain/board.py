@@ -41,7 +41,7 @@ ISOLATED_LEASE_S = 60.0
 NEWCOMER_LEASE_S = 10.0
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Counters:
     """Totals since the start of the process. ``*_tokens`` are what extra work cost."""
 
@@ -95,7 +95,7 @@ class Board:
         self._attempt_of = cast("Callable[[str], Attempt | None]", self.attempts.get)
         self._job_of = cast("Callable[[str], Job | None]", self.jobs.get)
         self._node_of = cast("Callable[[str], Node | None]", self.nodes.get)
-        self.timers: Timers[Attempt | Job | Node] = Timers(self._find, self._job_of)
+        self.timers = Timers(self._find, self._job_of)
 
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,7 +118,6 @@ class Board:
         else:
             self.index.leave(node)
             identity = node.standing.identity
-            # By identity of the object: structs compare by value.
             others = tuple(n for n in self.sessions[identity] if n is not node)
             if others:
                 self.sessions[identity] = others
@@ -164,7 +163,7 @@ class Board:
     def changed(self, node: Node, now: float) -> None:
         """Something about ``node`` is different: put it into the group it belongs to now."""
         if not node.trusted:
-            self.index.update(node, now=now)
+            self.index.update(node, now)
 
     # ── attempts ─────────────────────────────────────────────────────────────────────────────────
 
@@ -255,7 +254,7 @@ class Board:
             node.alone = not node.trusted and alone
         self.timers.arm(hedge_at if hedge_at < lease_at else lease_at, attempt_id)
         if not node.trusted:
-            self.index.took(node, now=now)
+            self.index.took(node, now)
         item = JobItem(
             attempt_id=attempt_id,
             digest=digest,
@@ -297,7 +296,7 @@ class Board:
             counters.replays += 1
             counters.replay_tokens += tokens
 
-    def release(self, attempt: Attempt, outcome: str, now: float, *, regroup: bool = True) -> None:
+    def release(self, attempt: Attempt, outcome: str, now: float, regroup: bool = True) -> None:
         """Give the slot back; the attempt is over. Without ``regroup`` the caller sees to that."""
         attempt_id, job_id = attempt.attempt_id, attempt.job_id
         if self.attempts.pop(attempt_id, None) is None:

@@ -238,7 +238,7 @@ class Index:
         if fleet.ready.pop(node.node_id, None) is not None:
             self._regroup(fleet, node, node.speeds[digest], group="")
 
-    def update(self, node: Node, *, now: float) -> None:
+    def update(self, node: Node, now: float) -> None:
         """Put the node where it belongs; cheap when nothing changed."""
         whole = self._group(node, now)
         tier: Tier = "trusted" if node.level == "trusted" else "newcomer"
@@ -261,14 +261,14 @@ class Index:
                     self.fleets[digest], node, speed, group=group, tier=tier, step=speed.step
                 )
 
-    def took(self, node: Node, *, now: float) -> None:
+    def took(self, node: Node, now: float) -> None:
         """The node was given work, and nothing else about it has changed since `update`.
 
         The same as `update`, which is needed only where the work is as much as the node may have.
         """
         outstanding = node.outstanding_tokens
         if node.alone or len(node.attempts) >= node.slots:
-            self.update(node, now=now)
+            self.update(node, now)
             return
         for speed in node.speeds.values():
             if (
@@ -276,7 +276,7 @@ class Index:
                 and speed.group == "open"
                 and is_full(node, speed.tokens_per_s)
             ):
-                self.update(node, now=now)
+                self.update(node, now)
                 return
 
     def _group(self, node: Node, now: float) -> str:

@@ -68,7 +68,7 @@ def extended_at(attempt: Attempt, node: Node) -> float:
     return min(node.last_answer_at + lease_s, attempt.hard_at)
 
 
-def kept(speed: Speed, attempt: Attempt, *, now: float) -> None:
+def kept(speed: Speed, attempt: Attempt, now: float) -> None:
     """Learn how the forecast of an attempt that ends now held: as RFC 6298 learns round trips."""
     if attempt.background:
         # Requests pass it on its node: how long it took says nothing about those.

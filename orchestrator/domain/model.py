@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NewType
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, NewType
 
 import msgspec
 
@@ -21,6 +22,8 @@ JobId = NewType("JobId", str)
 ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
 CheckId = NewType("CheckId", int)
+
+NO_MODEL: Final = ModelDigest("")
 
 Cause = Literal["closed", "silence", "lease", "failed", "handed_back", "distrusted"]
 """Why an attempt ended without an answer."""
@@ -153,7 +156,8 @@ class Held(msgspec.Struct):
     compute_s: float
 
 
-class Job(msgspec.Struct):
+@dataclass(eq=False)
+class Job:
     """A job the scheduler holds until it is answered or failed.
 
     ``live`` are its attempts under way; it waits in a queue exactly when ``waits_in`` is set, and
@@ -167,8 +171,8 @@ class Job(msgspec.Struct):
     attempts: int = 0
     edge_attempts: int = 0
     cloud_attempts: int = 0
-    tried: list[NodeId] = msgspec.field(default_factory=list)
-    live: list[AttemptId] = msgspec.field(default_factory=list)
+    tried: list[NodeId] = field(default_factory=list)
+    live: list[AttemptId] = field(default_factory=list)
     waits_in: object | None = None
     cloud_only: bool = False
     judging: bool = False
@@ -180,7 +184,8 @@ class Job(msgspec.Struct):
     ended: list[Attempt] | None = None
 
 
-class Attempt(msgspec.Struct, gc=False):
+@dataclass(eq=False)
+class Attempt:
     """One placement of one job on one node.
 
     ``job_id`` is None where no customer waits for it (`Purpose`); ``known`` is then the right
@@ -211,7 +216,8 @@ class Attempt(msgspec.Struct, gc=False):
     placed: Placed | None = None
 
 
-class Speed(msgspec.Struct, gc=False):
+@dataclass(eq=False)
+class Speed:
     """Measured throughput of one model on one node and how well forecasts held.
 
     A run of answers is expected to take ``overhead_s`` + tokens ÷ ``tokens_per_s``; the four after
@@ -241,7 +247,8 @@ class Speed(msgspec.Struct, gc=False):
     repeats: int = 0
 
 
-class Node(msgspec.Struct):
+@dataclass(eq=False)
+class Node:
     """A connected node as the scheduler sees it.
 
     ``background`` of its attempts, with ``background_tokens`` of its ``outstanding_tokens``, run
@@ -264,7 +271,7 @@ class Node(msgspec.Struct):
     requested_at: float = -math.inf
     run_at: float = 0.0
     run_tokens: int = 0
-    run_digest: ModelDigest = ModelDigest("")
+    run_digest: ModelDigest = NO_MODEL
     state: NodeState = "active"
     reason: str = ""
     slots: int = 0
@@ -274,8 +281,8 @@ class Node(msgspec.Struct):
     loading: tuple[ModelDigest, ...] = ()
     load_began_at: float = 0.0
     lost: tuple[ModelDigest, ...] = ()
-    speeds: dict[ModelDigest, Speed] = msgspec.field(default_factory=dict)
-    attempts: dict[AttemptId, Attempt] = msgspec.field(default_factory=dict)
+    speeds: dict[ModelDigest, Speed] = field(default_factory=dict)
+    attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
     outstanding_tokens: int = 0
     background: int = 0
     background_tokens: int = 0

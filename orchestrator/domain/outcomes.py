@@ -100,11 +100,11 @@ class Outcomes:
             if unheard:
                 board.changed(node, now)
             return
-        observe(node, [attempt for _, attempt in known], now=now)
+        observe(node, [attempt for _, attempt in known], now)
         for _, attempt in known:
             speed = node.speeds.get(attempt.digest)
             if speed is not None:
-                kept(speed, attempt, now=now)
+                kept(speed, attempt, now)
         if node.consecutive_failures or node.retry_at:
             node.consecutive_failures, node.retry_at = 0, 0.0
         node.jobs_done += len(known)

@@ -36,7 +36,7 @@ MAX_TOKENS_PER_S: Final = 1e7
 _LINE: Final = ("tokens_per_s", "overhead_s", "tokens", "seconds", "variance", "covariance")
 
 
-def observe(node: Node, attempts: Sequence[Attempt], *, now: float) -> None:
+def observe(node: Node, attempts: Sequence[Attempt], now: float) -> None:
     """Learn from attempts that ``node`` answered together; they are released already."""
     arrived_at = min([attempt.started_at for attempt in attempts]) + (node.rtt_s or 0.0)
     digest = attempts[0].digest

@@ -10,20 +10,21 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
-_T = TypeVar("_T")
+from orchestrator.domain.model import Attempt, Job, Node
+
+Subject = Attempt | Job | Node
 _Timer = tuple[float, int, str]
 
 
-class Timers(Generic[_T]):
+class Timers:
     """``find`` returns who an id is of, or None once that is gone; ``find_job`` looks at jobs only.
 
     ``first_at`` is when the first timer runs out, its subject there or not; infinite without any.
     """
 
     def __init__(
-        self, find: Callable[[str], _T | None], find_job: Callable[[str], _T | None]
+        self, find: Callable[[str], Subject | None], find_job: Callable[[str], Job | None]
     ) -> None:
         self._find = find
         self._find_job = find_job
@@ -65,7 +66,7 @@ class Timers(Generic[_T]):
         self._look()
         return self.first_at if self.first_at < math.inf else None
 
-    def due(self, now: float) -> _T | None:
+    def due(self, now: float) -> Subject | None:
         """Return one subject whose timer has run out, or None."""
         heap, deadlines = self._heap, self._deadlines
         while self.first_at <= now:
