@@ -16,9 +16,9 @@ from typing import Annotated, Any, Final, Literal
 from orchestrator.errors import SettingsError
 
 PREFIX: Final = "ZEROGPU_"
-# What programs beside the server read: the examples, and a test.
+# What programs beside the server read: the examples, and a test; and what says how it is to run.
 OTHER_VARIABLES: Final = frozenset(
-    PREFIX + name for name in ("API_KEY", "MODEL", "PROJECT_ID", "TEST_EXAMPLES", "URL")
+    PREFIX + name for name in ("API_KEY", "COMPILED", "MODEL", "PROJECT_ID", "TEST_EXAMPLES", "URL")
 )
 _ALIKE_MIN: Final = 0.8
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent

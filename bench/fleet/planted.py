@@ -16,6 +16,7 @@ import msgspec
 from bench.fleet.books import Decider
 from bench.fleet.engine import SchedulerFactory
 from browser_node.protocol import Answer, AttemptId, ModelDigest
+from orchestrator import compiled
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.board import Board, Counters
@@ -73,7 +74,12 @@ class Meddler:
 
 
 def planted(bug: Bug) -> SchedulerFactory:
-    """Return a factory whose schedulers have ``bug``."""
+    """Return a factory whose schedulers have ``bug``; raises `RuntimeError` where that cannot be.
+
+    Methods are replaced, which compiled ones do not let be done to them.
+    """
+    if bug.break_ is not None and compiled.folder() is not None:
+        raise RuntimeError("Bugs are planted in sources: run them, with ZEROGPU_COMPILED=0.")
 
     def make(
         *,
@@ -233,9 +239,9 @@ def _drop_requeue(scheduler: Scheduler) -> None:
     place = scheduler.placing.place
     now_and_then = _Every(3)
 
-    def forgetful(job: Job, now: float, *, fresh: bool = False) -> None:
+    def forgetful(job: Job, now: float, fresh: bool = False) -> None:
         if not (job.attempts and now_and_then()):
-            place(job, now, fresh=fresh)
+            place(job, now, fresh)
 
     scheduler.placing.place = forgetful  # type: ignore[method-assign]
     scheduler.checking.place = forgetful

@@ -3,6 +3,7 @@ audits buy. Runs are independent, so that they use as many processes as they are
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from bench.fleet.outcome import Histogram, Outcome
 from bench.fleet.planted import BUGS, planted
 from bench.fleet.scenario import MIXES, Scenario, mix
 from bench.fleet.world import run
+from orchestrator import compiled
 from orchestrator.domain.scheduler import Options, Scheduler
 from orchestrator.domain.trust import PROBATION_SHARE, Policy
 
@@ -103,13 +105,17 @@ class Broken(msgspec.Struct, frozen=True):
 
 def each_of(trials: Sequence[Trial], *, processes: int = 1) -> Iterator[Outcome | Broken]:
     """Do the runs and yield what came of them, in order."""
-    if processes == 1 or len(trials) == 1:
+    # A bug can only be planted in sources, and this process may run what was compiled.
+    in_sources = compiled.folder() is not None and any(trial.planted for trial in trials)
+    if not in_sources and (processes == 1 or len(trials) == 1):
         yield from map(_run, trials)
         return
     # Not forked: the parent may have threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(_run, trials)
+        with compiled.sources_in_children() if in_sources else contextlib.nullcontext():
+            outcomes = pool.map(_run, trials)
+        yield from outcomes
 
 
 def run_all(trials: Sequence[Trial], *, processes: int = 1) -> list[Outcome]:

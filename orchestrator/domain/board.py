@@ -171,7 +171,6 @@ class Board:
         self,
         node: Node,
         decision: Decision,
-        *,
         digest: ModelDigest,
         task: Task,
         tokens: int,
@@ -179,13 +178,13 @@ class Board:
         purpose: Purpose,
         job: Job | None = None,
         alone: bool = False,
+        subject: Subject | None = None,
+        background: bool = False,
         known: Answer | None = None,
         claimed: Answer | None = None,
-        subject: Subject | None = None,
         real: bool = False,
         project_id: ProjectId | None = None,
         stream: bool = False,
-        background: bool = False,
     ) -> Attempt:
         """Give a new attempt one of the node's slots and queue it for sending."""
         isolated = alone and node.trusted

@@ -150,11 +150,15 @@ class Checking:
                 tokens=known.tokens,
                 now=now,
                 purpose="replay",
-                stream=known.stream,
-                known=known.answer,
+                job=None,
+                alone=False,
                 subject=Subject(node.node_id, node.standing, digest),
-                real=known.real,
                 background=background,
+                known=known.answer,
+                claimed=None,
+                real=known.real,
+                project_id=None,
+                stream=known.stream,
             )
             return True
         return False
@@ -260,9 +264,13 @@ class Checking:
                     tokens=audit.tokens,
                     now=now,
                     purpose="audit",
+                    job=None,
                     alone=audit.alone,
-                    claimed=audit.claimed,
                     subject=audit.subject,
+                    background=False,
+                    known=None,
+                    claimed=audit.claimed,
+                    real=False,
                     project_id=audit.project_id,
                 )
 

@@ -91,7 +91,7 @@ class Placing:
 
     # ── one job ──────────────────────────────────────────────────────────────────────────────────
 
-    def place(self, job: Job, now: float, *, fresh: bool = False) -> None:
+    def place(self, job: Job, now: float, fresh: bool = False) -> None:
         """Start ``job``, queue it, or fail it when nothing could ever take it.
 
         A ``fresh`` one goes behind those that wait for the same nodes.
@@ -186,24 +186,24 @@ class Placing:
         return job.edge_attempts < MAX_EDGE_ATTEMPTS
 
     def start_on_edge(
-        self, job: Job, now: float, *, limit_s: float | None = None
+        self, job: Job, now: float, limit_s: float | None = None
     ) -> router.Found | None:
         """Start ``job`` on the best trusted node, or pair of nodes; else return why not."""
         digest, tokens = job.spec.digest, job.spec.tokens
         batch, left_s = is_batch(job), job.deadline_at - now
         if limit_s is None:
             limit_s = MOST_BATCH_S if batch else self._options.edge_budget_s
-        limit_s = limit_s if limit_s < left_s else left_s
+        within_s = limit_s if limit_s < left_s else left_s
         kept_free_from = self._kept_free_from(job, now) if batch else math.inf
-        node, found = self._choose(job, now, limit_s, kept_free_from=kept_free_from)
+        node, found = self._choose(job, now, within_s, kept_free_from)
         if (
             node is None
             and "kept_for_requests" in found.skipped
             and not self._has_others(job, found)
         ):
-            node, found = self._choose(job, now, limit_s)
+            node, found = self._choose(job, now, within_s)
         if node is not None and job.spec.rules.verify == "always":
-            second = self._second(job, node, now, limit_s)
+            second = self._second(job, node, now, within_s)
             if second is None:
                 found.skip("no_second_node")
             else:
@@ -219,21 +219,26 @@ class Placing:
         return found
 
     def _choose(
-        self, job: Job, now: float, limit_s: float, *, tier: Tier = "trusted",
-        networks: tuple[str, ...] = (), idle_only: bool = False,
+        self,
+        job: Job,
+        now: float,
+        limit_s: float,
         kept_free_from: float = math.inf,
-    ) -> tuple[Node | None, router.Found]:  # fmt: skip
+        networks: tuple[str, ...] = (),
+        tier: Tier = "trusted",
+        idle_only: bool = False,
+    ) -> tuple[Node | None, router.Found]:
         spec = job.spec
         return router.choose(
             self._board.index.open_set(spec.digest, tier, spec.rules.region),
             digest=spec.digest,
             tokens=spec.tokens,
             tried=job.tried,
-            networks=networks,
             now=now,
             limit_s=limit_s,
             rng=self._rng,
             silent=self.silent,
+            networks=networks,
             # What newcomers claim of their speed is no reason to prefer them.
             rule=self._options.rule if tier == "trusted" else "random",
             geo=self._options.geo,
@@ -306,7 +311,7 @@ class Placing:
         own = self._board.sessions.get(first.standing.identity, (first,))
         job.tried = [*tried, *(node.node_id for node in own)]
         networks = (first.network,) if first.network else ()
-        second, _ = self._choose(job, now, limit_s, networks=networks)
+        second, _ = self._choose(job, now, limit_s, math.inf, networks)
         job.tried = tried
         return second
 
@@ -411,9 +416,7 @@ class Placing:
             return
         full = self._board.full_networks(self._options.newcomers_per_network)
         limit_s = min(self._options.edge_budget_s, job.deadline_at - now)
-        node, found = self._choose(
-            job, now, limit_s, tier="newcomer", networks=full, idle_only=True
-        )
+        node, found = self._choose(job, now, limit_s, math.inf, full, "newcomer", idle_only=True)
         if node is not None and node.recalled:
             self._start(job, node, "trial", found, now)
 
@@ -456,7 +459,13 @@ class Placing:
             return False
         cold_s = router.cold_load_s(loader, model)
         decision = router.explain(
-            loader, digest=spec.digest, tokens=spec.tokens, considered=1, skipped={}, cold_s=cold_s
+            loader,
+            digest=spec.digest,
+            tokens=spec.tokens,
+            considered=1,
+            skipped={},
+            background=False,
+            cold_s=cold_s,
         )
         self._note(job, decision, "load", now)
         return True

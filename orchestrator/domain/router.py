@@ -20,9 +20,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
-
-import msgspec
 
 from browser_node.protocol import ModelDigest, NodeId
 from orchestrator.domain.decisions import Decision
@@ -51,11 +50,10 @@ Rule = Literal["finish", "least_loaded", "random"]
 
 def finish_s(
     node: Node,
-    *,
     digest: ModelDigest,
     tokens: int,
-    cold_load_s: float = 0.0,
     background: bool = False,
+    cold_load_s: float = 0.0,
 ) -> float:
     """Return the expected seconds from now until ``node`` answers a job of ``tokens``."""
     speed = node.speeds[digest]
@@ -87,13 +85,12 @@ def has_room(node: Node, *, digest: ModelDigest, tokens: int, background: bool =
 
 def explain(
     node: Node,
-    *,
     digest: ModelDigest,
     tokens: int,
     considered: int,
     skipped: Mapping[str, int],
-    cold_s: float = 0.0,
     background: bool = False,
+    cold_s: float = 0.0,
 ) -> Decision:
     """Return the decision for ``node`` with every term of its expected finish time."""
     speed = node.speeds.get(digest)
@@ -110,11 +107,12 @@ def explain(
     )
 
 
-class Found(msgspec.Struct, gc=False):
+@dataclass(eq=False)
+class Found:
     """What a search saw: nodes compared, why others were not, and the soonest that lacks room."""
 
     considered: int = 0
-    skipped: dict[str, int] = msgspec.field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
     soonest_s: float | None = None
 
     def skip(self, reason: str) -> None:
@@ -127,15 +125,14 @@ class Found(msgspec.Struct, gc=False):
 
 def choose(
     candidates: OpenSet,
-    *,
     digest: ModelDigest,
     tokens: int,
     tried: Collection[NodeId],
-    networks: Collection[str] = (),
     now: float,
     limit_s: float,
     rng: random.Random,
     silent: list[Node],
+    networks: Collection[str] = (),
     rule: Rule = "finish",
     geo: bool = True,
     idle_only: bool = False,

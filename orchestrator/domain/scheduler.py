@@ -190,9 +190,12 @@ class Scheduler:
             return
         board.jobs[spec.job_id] = job
         timers = board.timers
-        arm = timers.arm_deadline if spec.priority == "interactive" else timers.arm
-        arm(deadline_at, spec.job_id)
-        self.placement.demand[spec.digest].add(spec.tokens, now)
+        if spec.priority == "interactive":
+            timers.arm_deadline(deadline_at, spec.job_id)
+        else:
+            timers.arm(deadline_at, spec.job_id)
+        demand = self.placement.demand[spec.digest]
+        demand.add(spec.tokens, now)
         self.checking.asked(job)
         self.placing.place(job, now, fresh=True)
 

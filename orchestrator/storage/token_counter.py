@@ -23,6 +23,12 @@ from browser_node.tokenizer import (
     longest_start,
 )
 
+try:
+    from orchestrator.storage.chunk_table import ChunkTable
+except ImportError:
+    # Not compiled (`orchestrator.compiled`).
+    ChunkTable = None  # type: ignore[assignment,misc]
+
 INLINE_CHARS: Final = 2_000
 _THREADS: Final = 2
 _SPACE: Final = re.compile("[ \t\n\r]")
@@ -62,11 +68,16 @@ class Limit:
     exactly: bool = False
 
 
-class _Chunks(dict[str, int]):
-    """Tokens of chunks of text without spaces, remembered, so that a text is summed up in C."""
+class Chunks(dict[str, int]):
+    """Tokens of chunks of text, remembered, so that a text is summed up in C.
 
-    def __init__(self, engine: Tokenizer) -> None:
+    Chunks end at ``separator``, which has ``each`` tokens itself; a text has ``whole`` more.
+    """
+
+    def __init__(self, engine: Tokenizer, separator: str, *, each: int, whole: int) -> None:
         self._engine = engine
+        self._separator = separator
+        self._each, self._whole = each, whole
 
     def __missing__(self, chunk: str) -> int:
         tokens = self._engine.count(chunk) - _SPECIAL_TOKENS
@@ -76,18 +87,27 @@ class _Chunks(dict[str, int]):
             self[chunk] = tokens
         return tokens
 
-    def count_text(self, text: str) -> int:
-        """Return the tokens of ``text``, [CLS] and [SEP] included; a space always ends a word."""
-        return sum(map(self.__getitem__, text.split(" ")), _SPECIAL_TOKENS)
+    def count(self, text: str) -> int:
+        """Return the tokens of ``text``."""
+        chunks = text.split(self._separator)
+        return sum(map(self.__getitem__, chunks), self._whole + self._each * (len(chunks) - 1))
 
-    def count_json(self, text: str) -> int:
-        """Return the tokens of compact JSON, without [CLS] and [SEP].
 
-        A comma ends a word as a space does, and is one itself. What stands between two of them,
-        such as a name and a number, recurs from answer to answer.
-        """
-        pieces = text.split(",")
-        return sum(map(self.__getitem__, pieces), len(pieces) - 1)
+def summed_up(engine: Tokenizer, separator: str, *, each: int, whole: int) -> Callable[[str], int]:
+    """Return what counts as `Chunks` does: itself, or its compiled form where there is one."""
+    chunks = Chunks(engine, separator, each=each, whole=whole)
+    if ChunkTable is None:
+        return chunks.count
+    table = ChunkTable(engine, separator, each=each, whole=whole, special=_SPECIAL_TOKENS)
+
+    def count(text: str) -> int:
+        try:
+            return table.count(text)
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, which has no UTF-8.
+            return chunks.count(text)
+
+    return count
 
 
 class TokenCounter:
@@ -95,8 +115,11 @@ class TokenCounter:
 
     def __init__(self, *, tokenizer_json: bytes, wordpiece_json: bytes) -> None:
         words = WordPieceTokenizer(wordpiece_json)
-        self._inline = _Chunks(words).count_text
-        self._json = _Chunks(words).count_json
+        # A space always ends a word.
+        self._inline = summed_up(words, " ", each=0, whole=_SPECIAL_TOKENS)
+        # So does a comma, which is one itself. What stands between two of them in compact JSON, as
+        # a name and a number, recurs from answer to answer.
+        self._json = summed_up(words, ",", each=1, whole=0)
         engine = RustTokenizer(tokenizer_json)
         self._threaded, self._encode = engine.count, engine.encode
         table = json.loads(wordpiece_json)

@@ -1,0 +1,52 @@
+# C types for the compiled form of this module (orchestrator/compiled.py).
+
+cimport cython
+
+from orchestrator.domain.index cimport Index
+from orchestrator.domain.leases cimport Leases
+from orchestrator.domain.model cimport Attempt, Job, Node
+from orchestrator.domain.queues cimport Queues
+from orchestrator.domain.timers cimport Timers
+
+
+@cython.final
+cdef class Counters:
+    cdef public Py_ssize_t answered_edge, answered_cloud, rerouted, failed, late_results, hedged
+    cdef public Py_ssize_t audits, replays, trials, disagreed, audits_dropped
+    cdef public Py_ssize_t edge_tokens, cloud_tokens, hedge_tokens, audit_tokens, replay_tokens
+    cdef public Py_ssize_t trial_tokens
+    cdef public dict purposes
+
+
+@cython.final
+cdef class Board:
+    cdef readonly object models
+    cdef readonly Leases leases
+    cdef readonly dict nodes, workers, sessions, jobs, attempts
+    cdef readonly Index index
+    cdef readonly Queues queues
+    cdef readonly object decisions
+    cdef readonly Counters counters
+    cdef readonly list effects
+    cdef dict _shown, _outbox
+    cdef object _new_attempt_id, _attempt_of, _job_of, _node_of
+    cdef readonly Timers timers
+
+    cpdef changed(self, Node node, double now)
+    @cython.locals(
+        lease_s=double, hard_s=double, hedge_s=double, hedge_at=double, isolated=bint, edge=bint
+    )
+    cpdef Attempt start(
+        self, Node node, decision, digest, task, Py_ssize_t tokens, double now, purpose,
+        Job job=*, bint alone=*, subject=*, bint background=*, known=*, claimed=*, bint real=*,
+        project_id=*, bint stream=*,
+    )
+    cdef _note(self, Job job, attempt_id, purpose, decision, double now)
+    @cython.locals(counters=Counters)
+    cdef _count(self, Attempt attempt)
+    @cython.locals(node=Node, job=Job)
+    cpdef release(self, Attempt attempt, outcome, double now, bint regroup=*)
+    @cython.locals(counters=Counters)
+    cpdef deliver(self, Job job, Node node, answer, double compute_s, double now)
+    cdef _forget(self, Job job)
+    cpdef list flush(self)

@@ -1,0 +1,24 @@
+# C types for the compiled form of this module (orchestrator/compiled.py).
+
+cimport cython
+
+from orchestrator.domain.board cimport Board
+from orchestrator.domain.checking cimport Checking
+from orchestrator.domain.model cimport Attempt, Job, Node, Speed
+from orchestrator.domain.placement cimport Placement
+from orchestrator.domain.placing cimport Placing
+
+
+@cython.final
+cdef class Outcomes:
+    cdef readonly Board board
+    cdef readonly Placing placing
+    cdef readonly Checking checking
+    cdef readonly Placement placement
+    cdef readonly list left_out
+    cdef public object may_probe
+
+    @cython.locals(board=Board, node=Node, attempt=Attempt, speed=Speed)
+    cpdef finished(self, event, double now)
+    @cython.locals(board=Board, job=Job)
+    cdef _result(self, Node node, Attempt attempt, result, double now)
