@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, assert_never
 
-import msgspec
 import structlog
 
 from browser_node import protocol as p
@@ -50,7 +49,7 @@ class Link(Protocol):
     def close(self, code: CloseCode, reason: str) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Connection:
     """A node's session and the socket it came on."""
 
@@ -66,7 +65,8 @@ class _Stream:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class _Waiting(msgspec.Struct, eq=False):
+@dataclass(eq=False)
+class _Waiting:
     """The jobs of one request: its future ends when all are answered or with the first failure.
 
     Of them ``open`` have not ended yet; the others' ``answers`` are in the order they came in.
@@ -75,7 +75,7 @@ class _Waiting(msgspec.Struct, eq=False):
     future: asyncio.Future[None]
     submitted_at: float
     open: int
-    answers: dict[JobId, Answered] = msgspec.field(default_factory=dict)
+    answers: dict[JobId, Answered] = field(default_factory=dict)
     stream: _Stream | None = None
 
 
@@ -198,8 +198,7 @@ class Engine:
     def receive(self, connection: Connection, data: bytes) -> None:
         """Apply one frame of a node."""
         now = self._clock.monotonic()
-        for step in connection.session.receive(data, now=now):
-            self._perform_step(connection, step)
+        self._perform_steps(connection, connection.session.receive(data, now=now))
 
     def disconnected(self, connection: Connection, reason: str) -> None:
         """The socket is gone: the node's attempts move on at once."""
@@ -343,6 +342,10 @@ class Engine:
 
     # ── performing ───────────────────────────────────────────────────────────────────────────────
 
+    def _perform_steps(self, connection: Connection, steps: Sequence[ns.Step]) -> None:
+        for step in steps:
+            self._perform_step(connection, step)
+
     def _perform_step(self, connection: Connection, step: ns.Step) -> None:
         match step:
             case ns.Notify():
@@ -413,9 +416,11 @@ class Engine:
                 self._record("rerouted", text, effect.node_id)
                 log.info("rerouted", node_id=effect.node_id, cause=effect.cause)
             case fx.LoadModel():
-                self._instruct(effect.node_id, lambda session: session.load(effect.digest))
+                if (connection := self._connections.get(effect.node_id)) is not None:
+                    self._perform_steps(connection, connection.session.load(effect.digest))
             case fx.UnloadModel():
-                self._instruct(effect.node_id, lambda session: session.unload(effect.digest))
+                if (connection := self._connections.get(effect.node_id)) is not None:
+                    self._perform_steps(connection, connection.session.unload(effect.digest))
             case fx.Tell():
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     connection.link.send(p.encode(p.Notice(text=effect.text)))
@@ -427,13 +432,6 @@ class Engine:
                 self._court.standing_changed(effect)
             case _:
                 assert_never(effect)
-
-    def _instruct(
-        self, node_id: NodeId, instruct: Callable[[ns.NodeSession], list[ns.Step]]
-    ) -> None:
-        if (connection := self._connections.get(node_id)) is not None:
-            for step in instruct(connection.session):
-                self._perform_step(connection, step)
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────
 
