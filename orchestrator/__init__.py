@@ -2,4 +2,4 @@
 
 from orchestrator import compiled
 
-__path__ = compiled.before(__path__, __name__)
+compiled.install()

@@ -11,10 +11,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -64,7 +69,25 @@ def sources_in_children() -> Iterator[None]:
             os.environ[SWITCH] = said
 
 
-def before(path: Iterable[str], package: str) -> list[str]:
-    """Return where to look for the modules of ``package``: compiled ones first, then ``path``."""
-    compiled = folder()
-    return [*([str(compiled.joinpath(*package.split(".")))] if compiled else ()), *path]
+class _Finder(MetaPathFinder):
+    """Knows where the compiled modules are, by their names."""
+
+    def __init__(self, folder: Path) -> None:
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        self._files = {
+            str(file.relative_to(folder)).removesuffix(suffix).replace(os.sep, "."): file
+            for file in folder.rglob(f"*{suffix}")
+        }
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self._files.get(fullname)
+        return None if file is None else spec_from_file_location(fullname, file)
+
+
+def install() -> None:
+    """Have compiled modules imported in the place of their sources from now on."""
+    found = folder()
+    if found is not None:
+        sys.meta_path.insert(0, _Finder(found))

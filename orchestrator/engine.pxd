@@ -20,26 +20,27 @@ cdef class _Waiting:
 
 
 cdef class Engine:
-    cdef object _node_log, _court, _coming, _models, _clock, _timer, _events, _latencies_s, _idle
-    cdef bint _applying
-    cdef Scheduler _scheduler
-    cdef readonly dict _connections
-    cdef dict _waiting
-    cdef double _timer_at
-    cdef Py_ssize_t _event_seq
+    cdef public object _node_log, _court, _coming, _models, _clock, _timer
+    cdef public object _events, _latencies_s, _idle
+    cdef public bint _applying
+    cdef public Scheduler _scheduler
+    cdef public dict _connections
+    cdef public dict _waiting
+    cdef public double _timer_at
+    cdef public Py_ssize_t _event_seq
     cdef public object worker_state, on_hung_worker
     cdef object __weakref__
 
-    cdef _withdraw(self, _Waiting waiting, jobs)
+    cpdef _withdraw(self, _Waiting waiting, jobs)
     cpdef receive(self, Connection connection, data)
     @cython.locals(now=double)
     cpdef apply(self, event)
-    cdef _perform_steps(self, Connection connection, steps)
-    cdef _perform_step(self, Connection connection, step)
+    cpdef _perform_steps(self, Connection connection, steps)
+    cpdef _perform_step(self, Connection connection, step)
     @cython.locals(connection=Connection)
-    cdef _perform(self, effect)
+    cpdef _perform(self, effect)
     @cython.locals(waiting=_Waiting)
     cpdef _deliver(self, answer)
-    cdef _settle(self, _Waiting waiting, job_id)
-    cdef _arm(self)
-    cdef _notice_oversleep(self, double now)
+    cpdef _settle(self, _Waiting waiting, job_id)
+    cpdef _arm(self)
+    cpdef _notice_oversleep(self, double now)

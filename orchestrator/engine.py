@@ -188,7 +188,7 @@ class Engine:
     def _withdraw(self, waiting: _Waiting, jobs: Sequence[NewJob]) -> None:
         """Cancel those of ``jobs`` that have not ended: nobody waits for them any more."""
         if waiting.open:
-            left = tuple(job.job_id for job in jobs if job.job_id in self._waiting)
+            left = tuple([job.job_id for job in jobs if job.job_id in self._waiting])
             for job_id in left:
                 self._settle(waiting, job_id)
             self.apply(ev.JobsCancelled(left))

@@ -9,6 +9,7 @@ CPU. With CI set, not to have one is a failure.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -41,7 +42,7 @@ def main() -> int:
             [sys.executable, __file__, folder], capture_output=True, text=True, check=False
         )
         if ran.returncode:
-            said = "\n".join(ran.stderr.splitlines()[-20:])
+            said = "\n".join(re.findall("^(?!warning:).+", ran.stderr, re.MULTILINE)[:60])
             return give_up(f"compiling it failed.\n{said}")
         if made_of != compiled.made_of():
             return give_up("its sources changed meanwhile; do it again.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -209,7 +210,7 @@ def _fail_early(_: Board) -> Hear:
     def hear(event: ev.Event) -> ev.Event:
         if not isinstance(event, ev.JobsSubmitted):
             return event
-        jobs = tuple(msgspec.structs.replace(j, deadline_s=j.deadline_s / 20) for j in event.jobs)
+        jobs = tuple(replace(job, deadline_s=job.deadline_s / 20) for job in event.jobs)
         return ev.JobsSubmitted(jobs)
 
     return hear
@@ -225,7 +226,7 @@ def _ignore_region(_: Board) -> Hear:
         if not isinstance(event, ev.JobsSubmitted):
             return event
         return ev.JobsSubmitted(
-            tuple(msgspec.structs.replace(j, rules=free(j.rules)) for j in event.jobs)
+            tuple(replace(job, rules=free(job.rules)) for job in event.jobs)
         )
 
     return hear

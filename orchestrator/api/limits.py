@@ -120,7 +120,7 @@ class Limits:
         meter.tokens_full_s = key_full_s
         project.tokens_full_s = project_full_s
 
-    def headers(self, principal: Principal, *, now: float) -> tuple[Header, ...]:
+    def headers(self, principal: Principal, now: float) -> tuple[Header, ...]:
         """Return the ``x-ratelimit-*`` headers, each group of the bucket that has less left."""
         meter = self._keys.get(principal.key_id) or self._add(principal, now)
         project = meter.project

@@ -20,17 +20,17 @@ cdef class Counters:
 
 @cython.final
 cdef class Board:
-    cdef readonly object models
-    cdef readonly Leases leases
-    cdef readonly dict nodes, workers, sessions, jobs, attempts
-    cdef readonly Index index
-    cdef readonly Queues queues
-    cdef readonly object decisions
-    cdef readonly Counters counters
-    cdef readonly list effects
-    cdef dict _shown, _outbox
-    cdef object _new_attempt_id, _attempt_of, _job_of, _node_of
-    cdef readonly Timers timers
+    cdef public object models
+    cdef public Leases leases
+    cdef public dict nodes, workers, sessions, jobs, attempts
+    cdef public Index index
+    cdef public Queues queues
+    cdef public object decisions
+    cdef public Counters counters
+    cdef public list effects
+    cdef public dict _shown, _outbox
+    cdef public object _new_attempt_id, _attempt_of, _job_of, _node_of
+    cdef public Timers timers
 
     cpdef changed(self, Node node, double now)
     @cython.locals(
@@ -41,12 +41,12 @@ cdef class Board:
         Job job=*, bint alone=*, subject=*, bint background=*, known=*, claimed=*, bint real=*,
         project_id=*, bint stream=*,
     )
-    cdef _note(self, Job job, attempt_id, purpose, decision, double now)
+    cpdef _note(self, Job job, attempt_id, purpose, decision, double now)
     @cython.locals(counters=Counters)
-    cdef _count(self, Attempt attempt)
+    cpdef _count(self, Attempt attempt)
     @cython.locals(node=Node, job=Job)
     cpdef release(self, Attempt attempt, outcome, double now, bint regroup=*)
     @cython.locals(counters=Counters)
     cpdef deliver(self, Job job, Node node, answer, double compute_s, double now)
-    cdef _forget(self, Job job)
+    cpdef _forget(self, Job job)
     cpdef list flush(self)

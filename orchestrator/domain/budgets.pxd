@@ -5,8 +5,8 @@ cimport cython
 
 @cython.final
 cdef class Budget:
-    cdef readonly double share
+    cdef public double share
     cdef public double burst, credit
-    cdef readonly Py_ssize_t spent
+    cdef public Py_ssize_t spent
 
     cpdef earn(self)

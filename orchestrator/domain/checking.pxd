@@ -8,17 +8,17 @@ from orchestrator.domain.model cimport Attempt, Job, Node, Speed
 
 @cython.final
 cdef class Checking:
-    cdef object _newcomers_per_network
-    cdef Board _board
-    cdef readonly object policy, records
-    cdef object _rng, _known
-    cdef dict _checks
-    cdef Py_ssize_t _check_number
-    cdef readonly object audits
-    cdef Py_ssize_t _audit_bytes
-    cdef object _late
-    cdef double _background
-    cdef dict _traits
+    cdef public object _newcomers_per_network
+    cdef public Board _board
+    cdef public object policy, records
+    cdef public object _rng, _known
+    cdef public dict _checks
+    cdef public Py_ssize_t _check_number
+    cdef public object audits
+    cdef public Py_ssize_t _audit_bytes
+    cdef public object _late
+    cdef public double _background
+    cdef public dict _traits
     cdef public object on_answered, place
 
     cpdef asked(self, Job job)
@@ -26,4 +26,4 @@ cdef class Checking:
     cpdef edge_answered(self, Job job, Node node, answer, trait, double now)
 
 
-cdef bint _may_replay(Job job) except -1
+cpdef bint _may_replay(Job job) except -1

@@ -11,8 +11,8 @@ cpdef double ahead_tokens(Node node, double tokens_per_s)
 
 @cython.final
 cdef class OpenSet:
-    cdef dict _steps, _at
-    cdef readonly list in_order
+    cdef public dict _steps, _at
+    cdef public list in_order
 
     cpdef add(self, Node node, Py_ssize_t step)
     cpdef discard(self, Node node)
@@ -20,9 +20,9 @@ cdef class OpenSet:
 
 @cython.final
 cdef class Fleet:
-    cdef object _passed_over
-    cdef readonly OpenSet busy
-    cdef readonly dict groups, late, loading, open, ready
+    cdef public object _passed_over
+    cdef public OpenSet busy
+    cdef public dict groups, late, loading, open, ready
     cdef public double supply_tokens_per_s
 
     cpdef passed_over(self)
@@ -30,8 +30,8 @@ cdef class Fleet:
 
 @cython.final
 cdef class Index:
-    cdef readonly dict fleets
-    cdef dict _needed_mb, _memory_mb
+    cdef public dict fleets
+    cdef public dict _needed_mb, _memory_mb
     cdef public Py_ssize_t edge_nodes
     cdef public bint forgiving
 
@@ -40,7 +40,7 @@ cdef class Index:
     cpdef update(self, Node node, double now)
     @cython.locals(speed=Speed, outstanding=Py_ssize_t)
     cpdef took(self, Node node, double now)
-    cdef str _group(self, Node node, double now)
+    cpdef str _group(self, Node node, double now)
 
 
-cdef Py_ssize_t _step(Node node, Speed speed) except? -1
+cpdef Py_ssize_t _step(Node node, Speed speed) except? -1

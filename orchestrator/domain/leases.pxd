@@ -7,7 +7,7 @@ from orchestrator.domain.model cimport Attempt, Node, Speed
 
 @cython.final
 cdef class Leases:
-    cdef bint _fixed
+    cdef public bint _fixed
 
     @cython.locals(speed=Speed, latest_s=double, hedge_s=double, lease_s=double, hard_s=double)
     cpdef tuple size(self, Node node, digest, double expected_s)

@@ -4,8 +4,20 @@ cimport cython
 
 
 @cython.final
+cdef class NewJob:
+    cdef public str job_id, digest, input
+    cdef public Py_ssize_t tokens
+    cdef public str project_id
+    cdef public object params, rules
+    cdef public double deadline_s
+    cdef public str priority
+    cdef public bint stream
+    cdef public Py_ssize_t request_tokens
+
+
+@cython.final
 cdef class Job:
-    cdef public object spec
+    cdef public NewJob spec
     cdef public double submitted_at, deadline_at
     cdef public Py_ssize_t attempts, edge_attempts, cloud_attempts
     cdef public list tried, live

@@ -80,7 +80,8 @@ class Rules(msgspec.Struct, frozen=True):
 DEFAULT_RULES = Rules()
 
 
-class NewJob(msgspec.Struct, frozen=True, gc=False):
+@dataclass(eq=False)
+class NewJob:
     """A job as the API submits it. ``deadline_s`` counts from submission.
 
     ``priority`` batch: it runs in the background of all that are interactive, and waits for its
@@ -94,7 +95,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     input: str
     tokens: int
     project_id: ProjectId
-    params: Mapping[str, ParamValue] = msgspec.field(default_factory=dict)
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
     rules: Rules = DEFAULT_RULES
     deadline_s: float = 30.0
     priority: Priority = "interactive"

@@ -11,14 +11,14 @@ from orchestrator.domain.placing cimport Placing
 
 @cython.final
 cdef class Outcomes:
-    cdef readonly Board board
-    cdef readonly Placing placing
-    cdef readonly Checking checking
-    cdef readonly Placement placement
-    cdef readonly list left_out
+    cdef public Board board
+    cdef public Placing placing
+    cdef public Checking checking
+    cdef public Placement placement
+    cdef public list left_out
     cdef public object may_probe
 
     @cython.locals(board=Board, node=Node, attempt=Attempt, speed=Speed)
     cpdef finished(self, event, double now)
     @cython.locals(board=Board, job=Job)
-    cdef _result(self, Node node, Attempt attempt, result, double now)
+    cpdef _result(self, Node node, Attempt attempt, result, double now)

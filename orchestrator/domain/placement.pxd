@@ -8,8 +8,8 @@ from orchestrator.domain.model cimport Node
 
 @cython.final
 cdef class Demand:
-    cdef double _at, _rate
-    cdef readonly double last_at
+    cdef public double _at, _rate
+    cdef public double last_at
 
     cpdef add(self, Py_ssize_t tokens, double now)
     cpdef double rate(self, double now)
@@ -17,11 +17,11 @@ cdef class Demand:
 
 @cython.final
 cdef class Placement:
-    cdef Board _board
-    cdef object _references
-    cdef readonly dict demand
-    cdef readonly object _round
-    cdef set _in_round
+    cdef public Board _board
+    cdef public object _references
+    cdef public dict demand
+    cdef public object _round
+    cdef public set _in_round
     cdef public object _joined_first_at
 
     cpdef settle(self, Node node, double now)

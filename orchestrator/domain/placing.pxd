@@ -10,12 +10,12 @@ from orchestrator.domain.router cimport Found
 
 @cython.final
 cdef class Placing:
-    cdef Board _board
-    cdef object _placement, _options, _rng, _turns
-    cdef readonly Budget hedges, retries
+    cdef public Board _board
+    cdef public object _placement, _options, _rng, _turns
+    cdef public Budget hedges, retries
     cdef public bint worker_expected
-    cdef readonly list silent
-    cdef readonly object admission
+    cdef public list silent
+    cdef public object admission
 
     cpdef bint may_run_on_edge(self, Job job) except -1
     @cython.locals(node=Node, found=Found, second=Node, batch=bint, left_s=double, within_s=double)
@@ -25,5 +25,5 @@ cdef class Placing:
         bint idle_only=*,
     )
     @cython.locals(board=Board, background=bint)
-    cdef Attempt _start(self, Job job, Node node, purpose, Found found, double now)
-    cdef _subject(self, Job job, Node node)
+    cpdef Attempt _start(self, Job job, Node node, purpose, Found found, double now)
+    cpdef _subject(self, Job job, Node node)

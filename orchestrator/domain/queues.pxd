@@ -5,6 +5,6 @@ cimport cython
 
 @cython.final
 cdef class Queues:
-    cdef readonly dict all, cloud, lanes, by_project
-    cdef readonly Py_ssize_t size
-    cdef object _numbers
+    cdef public dict all, cloud, lanes, by_project
+    cdef public Py_ssize_t size
+    cdef public object _numbers

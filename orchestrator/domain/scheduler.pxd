@@ -4,7 +4,7 @@ cimport cython
 
 from orchestrator.domain.board cimport Board
 from orchestrator.domain.checking cimport Checking
-from orchestrator.domain.model cimport Attempt, Job, Node
+from orchestrator.domain.model cimport Attempt, Job, NewJob, Node
 from orchestrator.domain.outcomes cimport Outcomes
 from orchestrator.domain.placement cimport Demand, Placement
 from orchestrator.domain.placing cimport Placing
@@ -13,14 +13,14 @@ from orchestrator.domain.timers cimport Timers
 
 @cython.final
 cdef class Scheduler:
-    cdef readonly object options, policy
-    cdef readonly Board board
-    cdef readonly Checking checking
-    cdef readonly Placement placement
-    cdef readonly Placing placing
-    cdef readonly Outcomes outcomes
-    cdef object _liveness
-    cdef bint _draining
+    cdef public object options, policy
+    cdef public Board board
+    cdef public Checking checking
+    cdef public Placement placement
+    cdef public Placing placing
+    cdef public Outcomes outcomes
+    cdef public object _liveness
+    cdef public bint _draining
 
     @cython.locals(board=Board, timers=Timers, demand=Demand)
-    cdef _submit(self, spec, double now)
+    cpdef _submit(self, NewJob spec, double now)

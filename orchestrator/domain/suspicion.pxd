@@ -7,5 +7,5 @@ from orchestrator.domain.model cimport Speed
 
 @cython.final
 cdef class Traits:
-    cdef readonly dict _counts
-    cdef readonly Py_ssize_t _total
+    cdef public dict _counts
+    cdef public Py_ssize_t _total

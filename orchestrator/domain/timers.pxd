@@ -5,12 +5,12 @@ cimport cython
 
 @cython.final
 cdef class Timers:
-    cdef object _find, _find_job
+    cdef public object _find, _find_job
     cdef public double first_at
-    cdef list _heap
-    cdef object _deadlines, _numbers
+    cdef public list _heap
+    cdef public object _deadlines, _numbers
 
     cpdef arm(self, double at, what)
     cpdef arm_deadline(self, double at, what)
     cpdef due(self, double now)
-    cdef _look(self)
+    cpdef _look(self)

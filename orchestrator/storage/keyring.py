@@ -32,7 +32,7 @@ log = structlog.get_logger("keys")
 Lookup = Callable[[bytes], Principal | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class _Entry:
     principal: Principal | None
     looked_up_at: float

@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from browser_node.protocol import MAX_INPUT_CHARS
 from browser_node.tokenizer import (
@@ -43,7 +45,7 @@ _WORD_MAX_CHARS: Final = 100
 _SPECIAL_TOKENS: Final = 2
 
 
-class Measured(NamedTuple):
+class Measured(msgspec.Struct, frozen=True, gc=False):
     """A text as a node gets it and its billed tokens, [CLS] and [SEP] included.
 
     Where the model cuts, ``tokens`` is at most its limit and ``text`` is as much of the start of
@@ -200,6 +202,11 @@ def _measure(count: Callable[[str], int], text: str, limit: Limit) -> Measured:
         # No frame could carry more; it matters only to texts that are mostly white space.
         text = text[:MAX_INPUT_CHARS]
     size = limit.max_tokens * _CHARS_PER_TOKEN
+    if len(text) <= size:
+        # Nearly all are so short.
+        tokens = count(text)
+        if tokens <= limit.max_tokens:
+            return Measured(text, tokens)
     while True:
         start, doubtful = _start(text, size)
         tokens = count(start)

@@ -15,7 +15,7 @@ from browser_node.protocol import MAX_INPUT_CHARS
 from browser_node.tokenizer import RustTokenizer
 from orchestrator.errors import CatalogueError
 from orchestrator.storage.catalogue import Catalogue, load_catalogue, load_manifests, read_file
-from orchestrator.storage.token_counter import Limit, TokenCounter
+from orchestrator.storage.token_counter import Limit, Measured, TokenCounter
 from tests.orchestrator.fakes import (
     EMBEDDINGS,
     IAB,
@@ -102,7 +102,7 @@ def test_a_file_is_put_together_from_its_parts(build_dir: Path) -> None:
 def test_short_texts_are_counted_as_the_library_counts_them(
     counter: TokenCounter, text: str
 ) -> None:
-    assert counter.measure_now([text], WHOLE) == [(text, RUST.count(text))]
+    assert counter.measure_now([text], WHOLE) == [Measured(text, RUST.count(text))]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_real_vocabulary_counts_any_text_alike(
     counter, published = real
     expected = published.count(text)
 
-    assert counter.measure_now([text], WHOLE) == [(text, expected)]
+    assert counter.measure_now([text], WHOLE) == [Measured(text, expected)]
     assert asyncio.run(counter.count_output(text)) == expected - 2
 
 

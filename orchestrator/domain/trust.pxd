@@ -1,0 +1,3 @@
+# C types for the compiled form of this module (orchestrator/compiled.py).
+
+cpdef audit_share(standing, policy)
