@@ -13,15 +13,16 @@ embedding, float32, is its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from operator import sub
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from browser_node import pipelines
 from browser_node.models import Manifest
-from browser_node.pipelines import vectors as vector_math
-from browser_node.pipelines.plan import Headed, InputError, Pipeline, Vector
+from browser_node.pipelines.plan import Headed, InputError, Pipeline
 from browser_node.protocol import Answer, Task
+
+if TYPE_CHECKING:
+    from browser_node.evidence import Evidence, Pairs
 
 # A cosine alone would let a scaled vector through.
 _MAX_LENGTH_CHANGE: Final = 0.01
@@ -47,6 +48,8 @@ class Judge:
 
     def __init__(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         """``files`` are the model's by path, ONNX left out; raises as `pipelines.build` does."""
+        from browser_node import evidence  # noqa: F401, PLC0415 — now, not with the first answer
+
         self._manifest = manifest
         self._pipeline = pipelines.build(manifest, files)
 
@@ -69,138 +72,81 @@ def agree(
     disagreement (an embedding is its own evidence and needs neither). How many vectors a pipeline
     with a head has is what the trusted answer says.
     """
+    from browser_node import evidence as ev  # noqa: PLC0415 — numpy is slow to import
+
     expected, given = _blob(manifest, trusted), _blob(manifest, answer)
     # Before it is read: a stranger says how long it is.
     if len(given) != len(expected):
         return Verdict(
             False, -1.0, f"evidence has {len(given):,} bytes, {len(expected):,} expected"
         )
-    read = _floats if manifest.pipeline == "embeddings" else vector_math.halves
+    number = "<f4" if manifest.pipeline == "embeddings" else "<f2"
     try:
-        form = _form(task, pipeline)
-        ours = _evidence(read(expected), form, manifest.dimensions)
-        theirs = _evidence(read(given), form, manifest.dimensions)
+        form = ev.Form(*_form(task, pipeline))
+        ours = ev.read(expected, number, form, manifest.dimensions)
+        theirs = ev.read(given, number, form, manifest.dimensions)
     except (InputError, ValueError) as error:
         return Verdict(False, -1.0, str(error))
-    pairs = [_Pair.of(a, b) for a, b in zip(ours.vectors, theirs.vectors, strict=True)]
-    worst = min([pair.cosine for pair in pairs], default=1.0)
+    pairs = ev.pairs(ours, theirs)
     reason = _difference(manifest, ours, theirs, pairs, form.weights)
     if not reason and manifest.pipeline != "embeddings" and answer.output != trusted.output:
         reason = _derivation(task, pipeline, theirs, answer.output)
+    worst = pairs.worst
     return Verdict(not reason, worst if math.isfinite(worst) else -1.0, reason)
 
 
-class _Evidence(NamedTuple):
-    vectors: list[Vector]
-    scores: Vector
-
-
-class _Form(NamedTuple):
-    """What evidence is made of.
-
-    How many vectors (None: as many as there are whole ones before the scores), how many scores
-    (None: what is left behind the vectors), and the weights of the vectors whose mean they are of.
-    """
-
-    vectors: int | None
-    scores: int | None
-    weights: tuple[int, ...] = ()
-
-
-class _Pair(NamedTuple):
-    """One of their vectors beside ours: the cosine, and by what part of ours it is longer."""
-
-    cosine: float
-    change: float
-
-    @classmethod
-    def of(cls, ours: Vector, theirs: Vector) -> _Pair:
-        own, other = vector_math.length(ours), vector_math.length(theirs)
-        cosine = vector_math.dot(ours, theirs) / (own * other) if own and other else 0.0
-        return cls(cosine, other / own - 1 if own else -1.0)
-
-
-def _form(task: Task | None, pipeline: Pipeline | None) -> _Form:
-    """Return what the evidence for ``task`` is made of; raises `InputError` where there is none.
+def _form(
+    task: Task | None, pipeline: Pipeline | None
+) -> tuple[int | None, int | None, tuple[int, ...]]:
+    """Return what the evidence for ``task`` is made of (`evidence.Form`).
 
     Not from the plan where a head tells enough: its pipeline plans for as long as all the rest
-    takes, and outputs are mostly equal.
+    takes, and outputs are mostly equal. Raises `InputError` where there is none.
     """
     if task is None or pipeline is None:
         # What is no whole vector is taken for scores of the first.
-        return _Form(None, None, (1,))
+        return None, None, (1,)
     if isinstance(pipeline, Headed):
         weights = pipeline.head_weights(task)
-        return _Form(None, pipeline.head_columns if weights else 0, weights)
-    return _Form(len(pipeline.plan(task).sequences), 0)
+        return None, pipeline.head_columns if weights else 0, weights
+    return len(pipeline.plan(task).sequences), 0, ()
 
 
 def _blob(manifest: Manifest, answer: Answer) -> bytes:
     return answer.output if manifest.pipeline == "embeddings" else answer.evidence
 
 
-def _floats(blob: bytes) -> Sequence[float]:
-    # A list, as it is gone through three times: an array would make each of its floats anew.
-    return vector_math.floats(blob).tolist()
-
-
-def _evidence(flat: Sequence[float], form: _Form, dimensions: int) -> _Evidence:
-    """Return an answer's evidence; raises `ValueError` for numbers that cannot be that."""
-    scores = len(flat) % dimensions if form.scores is None else form.scores
-    end = len(flat) - scores
-    found = end // dimensions
-    # Scores are of vectors that are there.
-    if (
-        end % dimensions
-        or (form.vectors is not None and found != form.vectors)
-        or (scores and found < len(form.weights))
-    ):
-        of = "vectors" if form.vectors is None else f"{form.vectors} vectors"
-        raise ValueError(f"{len(flat):,} numbers are no evidence for {of} of {dimensions}")
-    vectors: list[Vector] = [flat[at : at + dimensions] for at in range(0, end, dimensions)]
-    return _Evidence(vectors, flat[end:])
-
-
 def _difference(
     manifest: Manifest,
-    ours: _Evidence,
-    theirs: _Evidence,
-    pairs: Sequence[_Pair],
+    ours: Evidence,
+    theirs: Evidence,
+    pairs: Pairs,
     weights: tuple[int, ...],
 ) -> str:
     """Return how the evidence differs by more than the tolerance, or nothing."""
+    from browser_node import evidence as ev  # noqa: PLC0415 — as above
+
     # Every comparison is written so that a NaN fails it.
-    for at, (value, change) in enumerate(pairs):
-        if not value >= manifest.min_cosine:
-            return f"vector {at} has cosine {value:.4f}, less than {manifest.min_cosine}"
-        if not abs(change) <= _MAX_LENGTH_CHANGE:
-            return f"vector {at} is {1 + change:.3f} times as long"
-    if not ours.scores:
+    like = pairs.cosines >= manifest.min_cosine
+    good = like & (abs(pairs.changes) <= _MAX_LENGTH_CHANGE)
+    if not good.all():
+        at = int(good.argmin())
+        if not like[at]:
+            return (
+                f"vector {at} has cosine {pairs.cosines[at]:.4f}, less than {manifest.min_cosine}"
+            )
+        return f"vector {at} is {1 + pairs.changes[at]:.3f} times as long"
+    if not len(ours.scores):
         return ""
-    mean = sum(ours.scores) / len(ours.scores)
-    spread = max(max(ours.scores) - mean, mean - min(ours.scores))
-    allowed = spread * min(_SCORE_CAP, _SCORE_FLOOR + _SCORE_SLACK * _apart(ours, theirs, weights))
-    if not _furthest(ours.scores, theirs.scores) <= allowed:
+    slack = _SCORE_FLOOR + _SCORE_SLACK * ev.apart(ours, theirs, weights)
+    allowed = ev.spread(ours.scores) * min(_SCORE_CAP, slack)
+    if not ev.furthest(ours.scores, theirs.scores) <= allowed:
         return f"head scores differ by more than {allowed:.4f}"
     return ""
 
 
-def _apart(ours: _Evidence, theirs: _Evidence, weights: tuple[int, ...]) -> float:
-    """Return the distance of what the two heads were given."""
-    count = len(weights)
-    own, other = (vector_math.mean(one.vectors[:count], weights) for one in (ours, theirs))
-    return math.sqrt(max(0.0, 2 - 2 * vector_math.dot(own, other)))
-
-
-def _furthest(ours: Vector, theirs: Vector) -> float:
-    """Return the largest distance of two scores in the same place; NaN where one is no number."""
-    apart = list(map(abs, map(sub, ours, theirs)))
-    # Of what holds a NaN `max` returns anything, a sum does not.
-    return math.nan if math.isnan(sum(apart)) else max(apart)
-
-
 def _derivation(
-    task: Task | None, pipeline: Pipeline | None, evidence: _Evidence, output: bytes
+    task: Task | None, pipeline: Pipeline | None, evidence: Evidence, output: bytes
 ) -> str:
     """Return why ``output`` does not follow from its evidence, or nothing."""
     if task is None or pipeline is None:
@@ -211,6 +157,7 @@ def _derivation(
         return f"outputs differ, and there should be none: {error}"
     if len(evidence.vectors) != len(plan.sequences):
         return "outputs differ, and the evidence is of another plan"
-    if pipeline.finish(plan, evidence.vectors, evidence.scores).output != output:
+    vectors, scores = evidence.vectors.tolist(), evidence.scores.tolist()
+    if pipeline.finish(plan, vectors, scores).output != output:
         return "the output does not follow from its own evidence"
     return ""

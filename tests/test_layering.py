@@ -24,7 +24,7 @@ ORCHESTRATOR_LAYERS = [
 NODE_LAYERS = [
     {"protocol"},
     {"models", "session", "session_events", "attempts", "backoff", "politeness"},
-    {"tokenizer", "agreement", "pipelines"},
+    {"tokenizer", "agreement", "evidence", "pipelines"},
     {"executor"},
     {"runtimes"},
 ]

@@ -225,9 +225,7 @@ def _ignore_region(_: Board) -> Hear:
     def hear(event: ev.Event) -> ev.Event:
         if not isinstance(event, ev.JobsSubmitted):
             return event
-        return ev.JobsSubmitted(
-            tuple(replace(job, rules=free(job.rules)) for job in event.jobs)
-        )
+        return ev.JobsSubmitted(tuple(replace(job, rules=free(job.rules)) for job in event.jobs))
 
     return hear
 

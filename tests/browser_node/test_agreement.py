@@ -203,6 +203,19 @@ def test_tampered_evidence_does_not_agree(kind: str, lie: str) -> None:
     assert math.isfinite(found.min_cosine)
 
 
+@pytest.mark.parametrize("vector", [0, 1])
+def test_a_vector_that_is_none_is_the_worst_wherever_it_stands(vector: int) -> None:
+    ours = answer("summary", task_of(2))
+    numbers = list(vector_math.halves(ours.evidence))
+    numbers[8 * vector] = math.nan
+    evidence = vector_math.halved([numbers])[1]
+
+    found = verdict("summary", task_of(2), Answer(output=ours.output, evidence=evidence))
+
+    assert f"vector {vector} " in found.reason
+    assert found.min_cosine == -1.0
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 65_504])
 @pytest.mark.parametrize("at", [0, 7, LABELS - 1])
 def test_a_score_that_is_no_score_does_not_agree_wherever_it_stands(at: int, value: float) -> None:
