@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator
 from typing import Final
@@ -13,6 +14,7 @@ import websockets
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
+from browser_node.protocol import MAX_FRAME_BYTES
 from orchestrator.settings import Settings
 from orchestrator.transport.frames import FRAMES, FrameSocket
 from orchestrator.transport.listen import public_server
@@ -25,14 +27,16 @@ HANDSHAKE: Final = (
 
 
 class Listener:
-    """An app that keeps what each socket says, and says it again; ``bad`` breaks it.
+    """An app that keeps what each socket says, and says it again.
 
-    A ``late`` one listens only once something has come, and what came with it is queued.
+    ``bad`` breaks it, ``close`` ends it. A ``quiet`` one says only "the end" again. A ``late`` one
+    listens only once something has come, and what came with it is queued.
     """
 
-    def __init__(self, *, late: bool = False) -> None:
+    def __init__(self, *, late: bool = False, quiet: bool = False) -> None:
         self.heard: list[bytes | str] = []
         self._late = late
+        self._quiet = quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames: FrameSocket = scope["extensions"][FRAMES]
@@ -42,8 +46,11 @@ class Listener:
         def take(data: bytes) -> None:
             if data == b"bad":
                 raise ValueError(data)
+            if data == b"close":
+                self._closing = asyncio.ensure_future(send({"type": "websocket.close"}))
+                return
             self.heard.append(data)
-            assert frames.write(data)
+            assert (self._quiet and data != b"the end") or frames.write(data)
 
         message = await receive() if self._late else None
         frames.listen(take)
@@ -120,6 +127,133 @@ async def test_a_binary_message_does_not_overtake_a_text() -> None:
         await reader.readuntil(b"second")
 
     assert app.heard == ["first", b"second"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_however_the_network_cuts_them_messages_come_whole_and_in_order(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)
+    received = FrameSocket.data_received
+
+    def cut(self: FrameSocket, data: bytes) -> None:
+        while data:
+            size = rng.choice([1, 2, 5, 6, 7, 13, 14, 200, 70_000, len(data)])
+            received(self, data[:size])
+            data = data[size:]
+
+    monkeypatch.setattr(FrameSocket, "data_received", cut)
+    sent: list[bytes | str] = []
+    frames: list[bytes] = []
+    for number in range(60):
+        size = rng.choice([0, 1, 124, 125, 126, 127, 5_000, 65_535, 65_536])
+        message = rng.randbytes(size) + b"%d" % number
+        kind = rng.randrange(6)
+        if kind == 0:
+            sent.append(f"text {number}")
+            frames.append(masked(Opcode.TEXT, f"text {number}".encode()))
+        elif kind == 1:
+            middle = rng.randrange(len(message) + 1)
+            sent.append(message)
+            frames.append(masked(Opcode.BINARY, message[:middle], fin=False))
+            frames.append(masked(Opcode.PING, b""))
+            frames.append(masked(Opcode.CONT, message[middle:]))
+        else:
+            sent.append(message)
+            frames.append(masked(Opcode.BINARY, message))
+    app = Listener(quiet=True)
+    async with serving(app) as port, open_socket(port) as (reader, writer):
+        writer.write(b"".join([*frames, masked(Opcode.BINARY, b"the end")]))
+        await reader.readuntil(b"the end")
+
+    assert app.heard == [*sent, b"the end"]
+
+
+def arriving_as(monkeypatch: pytest.MonkeyPatch, *pieces: bytes) -> bytes:
+    """Have the network deliver exactly these pieces, behind the handshake; returns all of them."""
+    received, sizes, held = FrameSocket.data_received, list(map(len, pieces)), bytearray()
+
+    def deliver(self: FrameSocket, data: bytes) -> None:
+        if data.startswith(b"GET "):
+            received(self, data)
+            return
+        held.extend(data)
+        while sizes and len(held) >= sizes[0]:
+            received(self, bytes(held[: sizes[0]]))
+            del held[: sizes.pop(0)]
+
+    monkeypatch.setattr(FrameSocket, "data_received", deliver)
+    return b"".join(pieces)
+
+
+async def test_what_comes_behind_our_close_is_not_heard() -> None:
+    app = Listener()
+    async with serving(app) as port, open_socket(port) as (reader, writer):
+        writer.write(masked(Opcode.BINARY, b"close"))
+        assert (await reader.readexactly(1)) == b"\x88"
+        writer.write(masked(Opcode.BINARY, b"late") + masked(Opcode.CLOSE, b""))
+        await reader.read()
+
+    assert app.heard == []
+
+
+async def test_what_looks_like_a_frame_in_the_middle_of_one_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = masked(Opcode.BINARY, b"not a message")
+    # Under a mask of zeros the payload stands there as it is.
+    head = bytes((0x82, 0x80 | len(frame))) + bytes(4)
+    raw = arriving_as(monkeypatch, head, frame, masked(Opcode.BINARY, b"the end"))
+    app = Listener(quiet=True)
+    async with serving(app) as port, open_socket(port) as (reader, writer):
+        writer.write(raw)
+        await reader.readuntil(b"the end")
+
+    assert app.heard == [frame, b"the end"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "code"),
+    [
+        ((masked(Opcode.BINARY, b"x", fin=False), masked(Opcode.BINARY, b"y")), 1002),
+        ((masked(Opcode.BINARY, bytes(MAX_FRAME_BYTES + 1)),), 1009),
+    ],
+    ids=["a message in another", "too long, in one piece"],
+)
+async def test_what_is_forbidden_is_refused_also_where_it_comes_whole(
+    monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...], code: int
+) -> None:
+    raw = arriving_as(monkeypatch, *pieces)
+    app = Listener()
+    async with serving(app) as port, open_socket(port) as (reader, writer):
+        writer.write(raw)
+        closing = await reader.readexactly(4)
+
+    assert closing[0] == 0x88
+    assert int.from_bytes(closing[2:4]) == code
+    assert app.heard == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x82\x05hello", 1002),
+        (b"\xc2" + masked(Opcode.BINARY, b"x")[1:], 1002),
+        (b"\x82\xff" + (MAX_FRAME_BYTES + 1).to_bytes(8) + b"mask", 1009),
+        (b"\x82\xff" + b"\xff" * 8 + b"mask", 1009),
+    ],
+    ids=["not masked", "a reserved bit", "too long", "far too long"],
+)
+async def test_what_the_protocol_forbids_is_refused_as_ever(frame: bytes, code: int) -> None:
+    app = Listener()
+    async with serving(app) as port, open_socket(port) as (reader, writer):
+        writer.write(masked(Opcode.BINARY, b"fine") + frame)
+        await reader.readuntil(b"fine")
+        closing = await reader.readexactly(4)
+
+    assert closing[0] == 0x88
+    assert int.from_bytes(closing[2:4]) == code
+    assert app.heard == [b"fine"]
 
 
 async def test_what_breaks_on_a_message_ends_its_socket_and_no_other(
