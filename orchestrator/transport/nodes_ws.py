@@ -87,7 +87,7 @@ class Outbox:
         if self.closing is not None:
             return
         self._items += items
-        size_bytes = sum(len(item.input) for item in items)
+        size_bytes = sum([len(item.input) for item in items])
         self._items_bytes += size_bytes
         self._queued(size_bytes)
 
