@@ -56,7 +56,9 @@ def read(blob: bytes, number: str, form: Form, dimensions: int) -> Evidence:
     size = np.dtype(number).itemsize
     if len(blob) % size:
         raise ValueError(f"{len(blob):,} bytes are no whole number of float{8 * size}")
-    flat = np.frombuffer(blob, number).astype(np.float64)
+    # What a stranger sends may be infinite, or no number, or one that signals: it compares as such.
+    with np.errstate(all="ignore"):
+        flat = np.frombuffer(blob, number).astype(np.float64)
     scores = len(flat) % dimensions if form.scores is None else form.scores
     end = len(flat) - scores
     found = end // dimensions
@@ -73,7 +75,6 @@ def read(blob: bytes, number: str, form: Form, dimensions: int) -> Evidence:
 
 def pairs(ours: Evidence, theirs: Evidence) -> Pairs:
     """Return how their vectors compare with ours; what has no length is like nothing."""
-    # What a stranger sends may be infinite, or no number: it compares as such.
     with np.errstate(all="ignore"):
         own, other = _lengths(ours.vectors), _lengths(theirs.vectors)
         dots = np.einsum("ij,ij->i", ours.vectors, theirs.vectors)
@@ -82,7 +83,9 @@ def pairs(ours: Evidence, theirs: Evidence) -> Pairs:
 
 
 def spread(scores: Floats) -> float:
-    """Return how far the scores lie from their mean, at most."""
+    """Return how far the scores lie from their mean, at most; NaN where not all are finite."""
+    if not np.isfinite(scores).all():
+        return math.nan
     mean = scores.mean()
     return float(max(scores.max() - mean, mean - scores.min()))
 

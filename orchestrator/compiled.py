@@ -35,8 +35,10 @@ def sources() -> list[Path]:
 
 
 def made_of() -> str:
-    """Return a name for this interpreter and the sources as they are: 16 hex digits."""
+    """Return a name for this interpreter, the sources and how they are compiled: 16 hex digits."""
     digest = hashlib.sha256((sysconfig.get_config_var("EXT_SUFFIX") or "").encode())
+    for how in ("scripts/compile.py", "requirements.lock"):
+        digest.update((REPOSITORY / how).read_bytes())
     for source in sources():
         types = source.with_suffix(".pxd")
         for path in (source, types) if types.exists() else (source,):
@@ -83,7 +85,8 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         file = self._files.get(fullname)
-        return None if file is None else spec_from_file_location(fullname, file)
+        # Meanwhile others may have been compiled in their place.
+        return spec_from_file_location(fullname, file) if file and file.exists() else None
 
 
 def install() -> None:

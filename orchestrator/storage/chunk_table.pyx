@@ -80,7 +80,7 @@ cdef class ChunkTable:
             return slot.tokens
         # Before the slot is written: counting may run anything, this table too.
         cdef Py_ssize_t tokens = self._count(chunk[:size].decode()) - self._special
-        if size <= LONGEST and tokens < 256:
+        if size <= LONGEST and 0 <= tokens < 256:
             slot.hash, slot.size, slot.tokens = folded, <uint8_t>size, <uint8_t>tokens
             memcpy(slot.text, chunk, size)
         return tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import struct
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -201,6 +202,33 @@ def test_tampered_evidence_does_not_agree(kind: str, lie: str) -> None:
     assert not found.agrees
     assert found.reason
     assert math.isfinite(found.min_cosine)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_none_are_a_measure_of_nothing(value: float) -> None:
+    # Of two strangers that answer as a pair, one is held against the other.
+    manifest, pipeline = PIPELINES["labels"]
+    vector = vector_of(pipeline.plan(task_of(1)).sequences[0])
+    rounded, scores = vector_math.halved([vector])[1], head(vector)
+    one, other = (
+        Answer(output=b"x", evidence=rounded + vector_math.halved([[first, *scores[1:]]])[1])
+        for first in (value, 99.0)
+    )
+
+    found = agree(manifest, one, other, task=task_of(1), pipeline=pipeline)
+
+    assert not found.agrees
+    assert "head scores" in found.reason
+
+
+def test_a_number_that_signals_is_none_and_no_warning() -> None:
+    ours = answer("embeddings", task_of(1))
+    signalling = struct.pack("<I", 0x7F800001) + ours.output[4:]
+
+    found = verdict("embeddings", task_of(1), Answer(output=signalling))
+
+    assert not found.agrees
+    assert found.min_cosine == -1.0
 
 
 @pytest.mark.parametrize("vector", [0, 1])

@@ -30,6 +30,7 @@ def checkout(tmp_path: Path) -> Path:
     for package in ("orchestrator", "browser_node", "scripts"):
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(compiled.REPOSITORY / package, tmp_path / package, ignore=skipped)
+    shutil.copy(compiled.REPOSITORY / "requirements.lock", tmp_path)
     if compiled.FOLDER.is_dir():
         shutil.copytree(compiled.FOLDER, tmp_path / "build" / "compiled")
     return tmp_path
@@ -74,9 +75,12 @@ def test_a_switch_has_the_sources_run(checkout: Path) -> None:
 
 
 @needs_compiled
-@pytest.mark.parametrize("changed", ["domain/board.py", "domain/board.pxd"])
+@pytest.mark.parametrize(
+    "changed",
+    ["orchestrator/domain/board.py", "orchestrator/domain/board.pxd", "scripts/compile.py"],
+)
 def test_a_source_that_has_changed_since_is_what_runs(checkout: Path, changed: str) -> None:
-    with (checkout / "orchestrator" / changed).open("a") as file:
+    with (checkout / changed).open("a") as file:
         file.write("# changed\n")
 
     assert where(checkout).name == "scheduler.py"
