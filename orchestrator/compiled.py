@@ -31,7 +31,9 @@ def sources() -> list[Path]:
     """Return the modules that can be compiled, in order."""
     package = REPOSITORY / "orchestrator"
     typed = (path.with_suffix(".py") for path in package.rglob("*.pxd"))
-    return sorted((*typed, *package.rglob("*.pyx")))
+    # Editors leave files of their own beside those that they have open.
+    found = (path for path in (*typed, *package.rglob("*.pyx")) if path.name[0] != ".")
+    return sorted(path for path in found if path.exists())
 
 
 def made_of() -> str:
@@ -43,7 +45,8 @@ def made_of() -> str:
         types = source.with_suffix(".pxd")
         for path in (source, types) if types.exists() else (source,):
             text = path.read_bytes()
-            digest.update(b"%b\0%d\0" % (path.name.encode(), len(text)))
+            name = str(path.relative_to(REPOSITORY))
+            digest.update(b"%b\0%d\0" % (name.encode(), len(text)))
             digest.update(text)
     return digest.hexdigest()[:16]
 
@@ -53,7 +56,11 @@ def folder() -> Path | None:
     """Return where the compiled form of these sources is; None where they are to be run."""
     if os.environ.get(SWITCH) == "0" or not FOLDER.is_dir():
         return None
-    found = FOLDER / made_of()
+    try:
+        found = FOLDER / made_of()
+    except OSError:
+        # A source that cannot be read is not what anything was made of.
+        return None
     return found if found.is_dir() else None
 
 
@@ -85,8 +92,7 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         file = self._files.get(fullname)
-        # Meanwhile others may have been compiled in their place.
-        return spec_from_file_location(fullname, file) if file and file.exists() else None
+        return None if file is None else spec_from_file_location(fullname, file)
 
 
 def install() -> None:

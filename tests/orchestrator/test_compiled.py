@@ -87,6 +87,15 @@ def test_a_source_that_has_changed_since_is_what_runs(checkout: Path, changed: s
 
 
 @needs_compiled
+def test_what_an_editor_leaves_beside_the_types_is_no_source(checkout: Path) -> None:
+    domain = checkout / "orchestrator" / "domain"
+    (domain / ".#board.pxd").symlink_to("somebody@somewhere:1")
+    (domain / "renamed.pxd").touch()
+
+    assert where(checkout).suffix == ".so"
+
+
+@needs_compiled
 def test_none_in_the_place_of_a_node_is_an_error_and_no_crash(checkout: Path) -> None:
     program = "from orchestrator.domain.index import Index; Index({}).update(None, 0.0)"
 
