@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from bench.wire import Wire, post
 from browser_node import pipelines
 from browser_node import protocol as p
-from browser_node.attempts import pack
+from browser_node.attempts import pack, pack_shown
 from browser_node.pipelines import vectors as vector_math
 from browser_node.protocol import ModelDigest
 from orchestrator.settings import Settings
@@ -50,6 +50,7 @@ UNLIMITED = {
 }
 # Texts of a benchmark recur, known answers always do.
 _ANSWERS_KEPT = 1024
+_EVIDENCE_KEPT = 4096
 
 
 class Models:
@@ -62,6 +63,7 @@ class Models:
             for digest, manifest in self.manifests.items()
         }
         self._kept = functools.lru_cache(_ANSWERS_KEPT)(self._answer)
+        self.commitment = functools.lru_cache(_ANSWERS_KEPT)(self._commitment)
 
     def of(self, model_id: str) -> tuple[ModelDigest, ...]:
         """Return the digests of a model by its id."""
@@ -70,6 +72,10 @@ class Models:
     def answer(self, digest: ModelDigest, text: str) -> p.Answer:
         """Return the one right answer to ``text``: all stubs agree on it, the CPU worker's too."""
         return self._kept(digest, text)
+
+    def _commitment(self, digest: ModelDigest, text: str) -> bytes:
+        """Return what a node commits to of the evidence of its answer to ``text``."""
+        return p.commitment_to(self.answer(digest, text).evidence)
 
     def _answer(self, digest: ModelDigest, text: str) -> p.Answer:
         manifest = self.manifests[digest]
@@ -115,6 +121,9 @@ class StubNode:
         self._cached = tuple(models.manifests if cached is None else cached)
         self._to_load = set(self._cached)
         self._calibrated = asyncio.Event()
+        # What the latest answers rest on, by attempt; only strangers commit to it.
+        self._evidence: dict[str, bytes] = {}
+        self._commits = True
         self.answered = 0
         self.pings = 0
         self.wire: Wire | None = None
@@ -148,6 +157,7 @@ class StubNode:
 
     async def join_as_worker(self, data_dir: Path) -> Self:
         """Join as the CPU worker of the server that runs on ``data_dir``."""
+        self._commits = False
         endpoint = json.loads((data_dir / "run" / "worker.json").read_text())
         runtime = p.Runtime(kind="cpu", backend="onnxruntime", threads=1, agent="bench stub")
         hello = p.Hello(versions=(p.VERSION,), runtime=runtime, device=p.Device(cores=1))
@@ -181,14 +191,21 @@ class StubNode:
         results = []
         for item in items:
             answer = self._models.answer(ModelDigest(item.digest), item.input)
+            evidence, commitment = answer.evidence, b""
+            if self._commits and evidence:
+                commitment = self._models.commitment(ModelDigest(item.digest), item.input)
+                self._evidence[item.attempt_id], evidence = evidence, b""
             result = p.Result(
                 attempt_id=item.attempt_id,
                 output=answer.output,
-                evidence=answer.evidence,
+                evidence=evidence,
+                commitment=commitment,
                 compute_s=0.001,
                 tokens=item.tokens,
             )
             results.append(result)
+        while len(self._evidence) > _EVIDENCE_KEPT:
+            del self._evidence[next(iter(self._evidence))]
         for frame in pack(results):
             self.send(frame)
 
@@ -204,6 +221,13 @@ class StubNode:
                 self.pings += 1
                 loop = asyncio.get_running_loop()
                 loop.call_later(self._pong_after_s, self.send, p.Pong(n=frame.n))
+            case p.Reveal():
+                kept = self._evidence
+                shown = [
+                    p.Shown(attempt_id=one, evidence=kept.get(one)) for one in frame.attempt_ids
+                ]
+                for revealed in pack_shown(shown):
+                    self.send(revealed)
             case p.Load():
                 self._load(frame)
             case p.Welcome():

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
-from browser_node.protocol import MAX_FRAME_BYTES, MAX_ITEMS, JobItem, Result, Results
+from browser_node.protocol import (
+    MAX_FRAME_BYTES,
+    MAX_ITEMS,
+    JobItem,
+    Result,
+    Results,
+    Revealed,
+    Shown,
+)
+
+_Item = TypeVar("_Item")
 
 # Room for the ids and numbers around the blobs of one result, and of the frame itself.
 _OVERHEAD_BYTES: Final = 256
@@ -61,19 +71,31 @@ def fits(result: Result) -> bool:
 
 def pack(results: Iterable[Result]) -> list[Results]:
     """Put results that each fit into as few frames as their order allows."""
-    frames: list[Results] = []
-    items: list[Result] = []
+    return [Results(items=items) for items in _packed(results, _size)]
+
+
+def pack_shown(shown: Iterable[Shown]) -> list[Revealed]:
+    """Put evidence, of results that each fitted with it, into as few frames as its order allows."""
+    return [Revealed(items=items) for items in _packed(shown, _shown_size)]
+
+
+def _packed(items: Iterable[_Item], size_of: Callable[[_Item], int]) -> Iterator[tuple[_Item, ...]]:
+    batch: list[_Item] = []
     size_bytes = _OVERHEAD_BYTES
-    for result in results:
-        if items and (size_bytes + _size(result) > MAX_FRAME_BYTES or len(items) == MAX_ITEMS):
-            frames.append(Results(items=tuple(items)))
-            items, size_bytes = [], _OVERHEAD_BYTES
-        items.append(result)
-        size_bytes += _size(result)
-    if items:
-        frames.append(Results(items=tuple(items)))
-    return frames
+    for item in items:
+        item_bytes = size_of(item)
+        if batch and (size_bytes + item_bytes > MAX_FRAME_BYTES or len(batch) == MAX_ITEMS):
+            yield tuple(batch)
+            batch, size_bytes = [], _OVERHEAD_BYTES
+        batch.append(item)
+        size_bytes += item_bytes
+    if batch:
+        yield tuple(batch)
 
 
 def _size(result: Result) -> int:
     return len(result.output) + len(result.evidence) + _OVERHEAD_BYTES
+
+
+def _shown_size(shown: Shown) -> int:
+    return len(shown.evidence or b"") + _OVERHEAD_BYTES

@@ -10,6 +10,7 @@ bytes, ``tokens`` model tokens.
 from __future__ import annotations
 
 import enum
+import hashlib
 from typing import Annotated, Final, Literal, NewType, TypeVar
 
 import msgpack
@@ -37,6 +38,10 @@ HANDED_BACK: Final = "handed_back"
 CRASHED_IN_ISOLATION: Final = "crashed_in_isolation"
 TIMED_OUT_IN_ISOLATION: Final = "timed_out_in_isolation"
 OUT_OF_MEMORY_IN_ISOLATION: Final = "out_of_memory_in_isolation"
+# A node keeps what it has committed to for so long, or the latest of it up to so many bytes; who
+# wants to see it asks at once.
+EVIDENCE_KEPT_S: Final = 30.0
+EVIDENCE_KEPT_BYTES: Final = 16 << 20
 
 _F = TypeVar("_F")
 _MAX_SECONDS = 86_400.0
@@ -80,6 +85,7 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 Input = Annotated[str, Meta(max_length=MAX_INPUT_CHARS)]
 Blob = Annotated[bytes, Meta(max_length=MAX_FRAME_BYTES)]
+Commitment = Annotated[bytes, Meta(max_length=32)]
 Params = Annotated[
     dict[Name, Annotated[str, Meta(max_length=256)] | bool | Count | Rate], Meta(max_length=16)
 ]
@@ -184,18 +190,37 @@ class Capacity(Frame, frozen=True, kw_only=True, tag="capacity"):
     limits: Limits | None = None
 
 
-class Result(Part, frozen=True, kw_only=True):
-    """One finished attempt. ``tokens`` is the node's own count, a cross-check only."""
+class Result(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """One finished attempt. ``tokens`` is the node's own count, a cross-check only.
+
+    Of the evidence a volunteer's node sends the SHA-256 (``commitment``) and shows it when it is
+    asked to (`Reveal`): one answer in twenty is audited, and it is most of what a node would send.
+    The CPU worker sends it along. Both are empty where there is none.
+    """
 
     attempt_id: Id
     output: Blob
     evidence: Blob = b""
     compute_s: Seconds
     tokens: Count = 0
+    commitment: Commitment = b""
 
 
 class Results(Frame, frozen=True, kw_only=True, tag="results"):
     items: Annotated[tuple[Result, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Shown(Part, frozen=True, kw_only=True):
+    """The evidence of an attempt; None where it is not kept any more."""
+
+    attempt_id: Id
+    evidence: Blob | None
+
+
+class Revealed(Frame, frozen=True, kw_only=True, tag="revealed"):
+    """Answer to `Reveal`, in as many frames as it takes."""
+
+    items: Annotated[tuple[Shown, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
 class Delta(Frame, frozen=True, kw_only=True, tag="delta"):
@@ -309,6 +334,12 @@ class Jobs(Frame, frozen=True, kw_only=True, tag="jobs"):
     items: Annotated[tuple[JobItem, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
+class Reveal(Frame, frozen=True, kw_only=True, tag="reveal"):
+    """Show what these attempts' results rest on, as they committed to it."""
+
+    attempt_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
+
+
 class Cancel(Frame, frozen=True, kw_only=True, tag="cancel"):
     attempt_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
 
@@ -329,8 +360,10 @@ class Ping(Frame, frozen=True, kw_only=True, tag="ping"):
     n: Count
 
 
-NodeFrame = Hello | Ready | Capacity | Results | Delta | Failed | Pong | Bye
-OrchestratorFrame = Welcome | Refused | Load | Unload | Jobs | Cancel | Drain | Notice | Ping
+NodeFrame = Hello | Ready | Capacity | Results | Revealed | Delta | Failed | Pong | Bye
+OrchestratorFrame = (
+    Welcome | Refused | Load | Unload | Jobs | Reveal | Cancel | Drain | Notice | Ping
+)
 
 _node_decoder: msgspec.msgpack.Decoder[NodeFrame] = msgspec.msgpack.Decoder(NodeFrame)
 _orchestrator_decoder: msgspec.msgpack.Decoder[OrchestratorFrame] = msgspec.msgpack.Decoder(
@@ -372,6 +405,11 @@ def _decode(data: bytes, decoder: msgspec.msgpack.Decoder[_F], limit_bytes: int)
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"frame does not fit protocol {VERSION}: {error}"[:200]) from error
+
+
+def commitment_to(evidence: bytes) -> bytes:
+    """Return what a `Result` says of evidence that it does not carry: SHA-256, nothing of none."""
+    return hashlib.sha256(evidence).digest() if evidence else b""
 
 
 def signed_message(*, nonce: str, origin: str, version: int = VERSION) -> bytes:

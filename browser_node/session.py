@@ -25,6 +25,8 @@ Rules:
 3. A node that takes no work hands back what it holds and what still comes (`HANDED_BACK`).
 4. A frame that the state does not allow raises `ProtocolError` and changes nothing.
 5. Delays grow exponentially with full jitter, so that a fleet does not come back in step.
+6. Evidence stays here until it is asked for (`Commitments`); the CPU worker, which has no public
+   key, sends it along. A lost connection ends that, too.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from typing import Final, Literal, assert_never
 
 from browser_node import protocol as p
 from browser_node import session_events as ev
-from browser_node.attempts import Attempts, fits, pack
+from browser_node.attempts import Attempts, fits, pack, pack_shown
 from browser_node.backoff import Backoff
+from browser_node.commitments import Commitments
 from browser_node.politeness import Politeness
 from browser_node.protocol import CloseCode, ModelDigest, ProtocolError
 
@@ -101,6 +104,7 @@ class NodeSession:
         self._loading: dict[int, ModelDigest] = {}
         self._ready: set[ModelDigest] = set()
         self._attempts = Attempts()
+        self._commitments = Commitments()
         self._computing_since: float | None = None
         self._last_compute = (float("-inf"), 0.0)
         self._effects: list[ev.Effect] = []
@@ -263,6 +267,7 @@ class NodeSession:
     def _lose_connection(self) -> None:
         """Forget what the connection stood for: its attempts are the orchestrator's again."""
         self._drop(self._attempts)
+        self._commitments.clear()
         self._loading.clear()
         self._ready.clear()
         self._sent_capacity = None
@@ -300,6 +305,9 @@ class NodeSession:
                 self._emit(ev.UnloadModel(digest))
             case p.Jobs(), "serving":
                 self._take(frame, now)
+            case p.Reveal(), "serving" | "draining":
+                for shown in pack_shown(self._commitments.show(frame.attempt_ids, now=now)):
+                    self._emit(ev.Send(shown))
             case p.Cancel(), "serving" | "draining":
                 self._drop(frame.attempt_ids)
             case p.Drain(), "serving":
@@ -373,10 +381,12 @@ class NodeSession:
                 continue
             if isinstance(outcome, p.Failed):
                 self._emit(ev.Send(outcome))
-            elif fits(outcome):
-                results.append(outcome)
-            else:
+            elif not fits(outcome):
                 self._fail(outcome.attempt_id, "result_too_big")
+            elif self._identity.public_key:
+                results.append(self._commitments.commit(outcome, now=now))
+            else:
+                results.append(outcome)
         for frame in pack(results):
             self._emit(ev.Send(frame))
 

@@ -21,6 +21,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain import fleet as fl
 from orchestrator.domain.model import CheckId
 from orchestrator.domain.node_session import Agree
+from orchestrator.domain.shapes import trait_of
 from orchestrator.domain.trust import Identity, RuntimeClass, Standing
 
 RECALL_AGAIN_S: Final = 5.0
@@ -101,7 +102,7 @@ class Court:
             return
         judging = asyncio.get_running_loop().run_in_executor(self._judges, self._judge, effect)
 
-        def judged(future: asyncio.Future[Verdict]) -> None:
+        def judged(future: asyncio.Future[Verdict | None]) -> None:
             if future.cancelled():
                 return
             if (error := future.exception()) is not None:
@@ -146,8 +147,30 @@ class Court:
         if self._standings is not None:
             self._standings.changed(standing, now=self._clock.wall(), released=True)
 
-    def _judge(self, effect: fx.Compare) -> Verdict:
+    def _judge(self, effect: fx.Compare) -> Verdict | None:
+        if effect.fault == "forged":
+            return Verdict(False, -1.0, "it shows other evidence than it had committed to")
+        manifest = self._models[effect.digest]
+        # An embedding is its own evidence.
+        if effect.fault == "unshown" and manifest.pipeline != "embeddings":
+            return _judge_output(manifest, effect.trusted.output, effect.answer.output)
         return self._agree(effect.digest, effect.task, effect.trusted, effect.answer)
 
-    def _judged(self, check_id: CheckId, verdict: Verdict) -> None:
-        self._apply(ev.Judged(check_id, verdict.agrees, verdict.min_cosine, verdict.reason))
+    def _judged(self, check_id: CheckId, verdict: Verdict | None) -> None:
+        if verdict is None:
+            self._apply(ev.Judged(check_id, False, undecided=True))
+        else:
+            self._apply(ev.Judged(check_id, verdict.agrees, verdict.min_cosine, verdict.reason))
+
+
+def _judge_output(manifest: Manifest, trusted: bytes, output: bytes) -> Verdict | None:
+    """Judge an answer that came without evidence; None where it cannot be told.
+
+    Honest runtimes differ in the last digits of a score and may differ in a keyword; in the first
+    category or the sentences of a summary they differ once in fifty times.
+    """
+    if output == trusted:
+        return Verdict(True, 1.0, "")
+    if trait_of(manifest, output) != trait_of(manifest, trusted):
+        return Verdict(False, -1.0, "the output differs, and what it rests on was not shown")
+    return None

@@ -397,6 +397,9 @@ class Engine:
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     frame_ = connection.session.cancel(effect.attempt_ids)
                     connection.link.send(p.encode(frame_))
+            case fx.Reveal():
+                if (connection := self._connections.get(effect.node_id)) is not None:
+                    connection.link.send(p.encode(connection.session.reveal(effect.attempt_id)))
             case fx.SendPing():
                 if (connection := self._connections.get(effect.node_id)) is not None:
                     ping = connection.session.ping(now=self._clock.monotonic())

@@ -14,7 +14,7 @@ import json
 import math
 import urllib.request
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import msgspec
@@ -89,7 +89,9 @@ class ScriptedNode:
     """A node that answers at once, unless ``on_jobs`` says otherwise.
 
     ``on_jobs(node, frame)`` may send what it likes; ``wrong`` makes it fail its calibration.
-    ``address`` is the loopback address it comes from: each is another network.
+    ``address`` is the loopback address it comes from: each is another network. As a stranger it
+    keeps its evidence in ``evidence`` (by attempt id) and shows it when it is asked to, unless
+    ``on_reveal(node, frame)`` is there to do something else.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class ScriptedNode:
         manifests: dict[str, Manifest],
         *,
         on_jobs: Callable[[ScriptedNode, p.Jobs], None] | None = None,
+        on_reveal: Callable[[ScriptedNode, p.Reveal], None] | None = None,
         slots: int = 64,
         tokens_per_s: float = 20_000.0,
         wrong: bool = False,
@@ -106,6 +109,9 @@ class ScriptedNode:
         self.manifests = manifests
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.on_jobs = on_jobs
+        self.on_reveal = on_reveal
+        self.evidence: dict[str, bytes] = {}
+        self._commits = True
         self.slots = slots
         self.tokens_per_s = tokens_per_s
         self.wrong = wrong
@@ -145,6 +151,7 @@ class ScriptedNode:
 
     async def join_as_worker(self, endpoint: dict[str, str]) -> Self:
         """Connect as the CPU worker over the private socket of ``worker.json``."""
+        self._commits = False
         self._socket = await websockets.unix_connect(
             endpoint["socket"],
             "ws://worker/worker/v1",
@@ -238,6 +245,11 @@ class ScriptedNode:
                     self.on_jobs(self, frame)
                 else:
                     self.answer(*frame.items)
+            case p.Reveal():
+                if self.on_reveal is not None:
+                    self.on_reveal(self, frame)
+                else:
+                    self.show(frame.attempt_ids)
             case p.Ping():
                 self.send(p.Pong(n=frame.n))
             case _:
@@ -266,17 +278,31 @@ class ScriptedNode:
         results = []
         for item in items:
             answer = answer_of(self.manifests[item.digest], item)
-            results.append(
-                p.Result(
-                    attempt_id=item.attempt_id,
-                    output=answer.output,
-                    evidence=answer.evidence,
-                    compute_s=0.001,
-                    tokens=item.tokens,
-                )
-            )
+            results.append(self.result(item, answer))
         self.answered += len(results)
         self.send(p.Results(items=tuple(results)))
+
+    def result(self, item: p.JobItem, answer: p.Answer) -> p.Result:
+        """Return ``answer`` as this node sends it, with its evidence or a commitment to that."""
+        evidence = answer.evidence
+        if self._commits and evidence:
+            self.evidence[item.attempt_id] = evidence
+        return p.Result(
+            attempt_id=item.attempt_id,
+            output=answer.output,
+            evidence=b"" if self._commits else evidence,
+            commitment=p.commitment_to(evidence) if self._commits else b"",
+            compute_s=0.001,
+            tokens=item.tokens,
+        )
+
+    def show(self, attempt_ids: Iterable[str], evidence: bytes | None = None) -> None:
+        """Show what answers rest on, or ``evidence`` in its place."""
+        items = [
+            p.Shown(attempt_id=one, evidence=evidence or self.evidence.get(one))
+            for one in attempt_ids
+        ]
+        self.send(p.Revealed(items=tuple(items)))
 
     async def leave(self) -> None:
         """Close the socket and wait until both tasks are done."""

@@ -23,7 +23,7 @@ ORCHESTRATOR_LAYERS = [
 ]
 NODE_LAYERS = [
     {"protocol"},
-    {"models", "session", "session_events", "attempts", "backoff", "politeness"},
+    {"models", "session", "session_events", "attempts", "backoff", "commitments", "politeness"},
     {"tokenizer", "agreement", "evidence", "pipelines"},
     {"executor"},
     {"runtimes"},

@@ -26,7 +26,8 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
 
     ``claims`` multiplies the speed it reports. ``unanswered``: the share of jobs it takes and never
     answers. ``forges``: it also sends results for attempts it was never given. ``returns_anew``:
-    shut out, it comes back under another identity.
+    shut out, it comes back under another identity. ``of_a_lie``: asked for a lie's evidence, it
+    shows what it committed to, nothing, or the evidence of the right answer.
     """
 
     lie: Lie = "none"
@@ -36,6 +37,7 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: float = 0.0
     forges: bool = False
     returns_anew: bool = False
+    of_a_lie: Literal["shows", "hides", "swaps"] = "shows"
 
     @property
     def honest(self) -> bool:
@@ -59,6 +61,8 @@ CONDUCTS: Final[dict[str, Conduct]] = {
     "staller": Conduct(unanswered=0.5),
     "whitewasher": Conduct(lie="garbage", returns_anew=True),
     "forger": Conduct(lie="garbage", forges=True),
+    "hider": Conduct(lie="sleeper", share=0.05, honest_first=200, of_a_lie="hides"),
+    "swapper": Conduct(lie="sleeper", share=0.05, honest_first=200, of_a_lie="swaps"),
 }
 
 

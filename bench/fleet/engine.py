@@ -298,6 +298,9 @@ class VirtualEngine:
                 self._laws.cancelled(effect)
                 if (wire := self.wires.get(effect.node_id)) is not None:
                     wire.down(wire.session.cancel(effect.attempt_ids))
+            case fx.Reveal():
+                if (wire := self.wires.get(effect.node_id)) is not None:
+                    wire.down(wire.session.reveal(effect.attempt_id))
             case fx.SendPing():
                 if (wire := self.wires.get(effect.node_id)) is not None:
                     wire.down(wire.session.ping(now=self.clock))
@@ -341,7 +344,11 @@ class VirtualEngine:
     def _compare(self, life: int, effect: fx.Compare) -> None:
         if life != self._life:
             return
-        verdict = self._agree(effect.digest, effect.task, effect.trusted, effect.answer)
+        # As `orchestrator.court` has it; an embedding that was not shown is judged by itself.
+        if effect.fault == "forged":
+            verdict = Verdict(False, -1.0, "it shows other evidence than it had committed to")
+        else:
+            verdict = self._agree(effect.digest, effect.task, effect.trusted, effect.answer)
         self._recorder.compared(effect.check_id, agrees=verdict.agrees)
         self._laws.now = self._loop.now
         self._laws.judging(effect, verdict)

@@ -16,12 +16,12 @@ import msgspec
 
 from bench.fleet.books import Decider
 from bench.fleet.engine import SchedulerFactory
-from browser_node.protocol import Answer, AttemptId, ModelDigest
+from browser_node.protocol import AttemptId, ModelDigest
 from orchestrator import compiled
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.board import Board, Counters
-from orchestrator.domain.model import Attempt, Job, ModelSpec, Node, Rules
+from orchestrator.domain.model import Attempt, Claim, Job, ModelSpec, Node, Rules
 from orchestrator.domain.references import References
 from orchestrator.domain.scheduler import Options, Scheduler
 from orchestrator.domain.trust import Policy
@@ -303,7 +303,7 @@ def _audit_less(scheduler: Scheduler) -> None:
     """Three of four audits that are due are not made."""
     audit, now_and_then = scheduler.checking.edge_answered, _Every(4)
 
-    def less(job: Job, node: Node, answer: Answer, trait: int, now: float) -> None:
+    def less(job: Job, node: Node, answer: Claim, trait: int, now: float) -> None:
         if now_and_then():
             audit(job, node, answer, trait, now)
 

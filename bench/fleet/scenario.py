@@ -174,6 +174,8 @@ LIARS: Final = (
     ("staller", 0.04),
     ("whitewasher", 0.06),
     ("forger", 0.06),
+    ("hider", 0.04),
+    ("swapper", 0.04),
 )
 
 MIXES: Final = ("calm", "churn", "outage", "weather", "restart", "liars")

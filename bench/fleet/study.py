@@ -45,6 +45,8 @@ ATTACKS: Final[dict[str, str]] = {
     "pool_reader": "honest on texts known from this source, lies on others",
     "whitewasher": "answers noise, and comes back under a new identity",
     "forger": "sends results for jobs it was never given",
+    "hider": "honest for 200 answers, then lies one time in twenty, and shows no evidence of a lie",
+    "swapper": "the same, but shows the evidence of the right answer instead",
     "braggart": "claims fifty times its speed, to draw work",
     "staller": "takes jobs and answers half of them",
 }

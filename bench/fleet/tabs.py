@@ -1,8 +1,9 @@
 """A simulated node: real frames in and out, virtual computing in between.
 
 It says hello, loads what it is told to, answers jobs first come first served in micro-batches of a
-quarter of a second, goes to the background and comes back, stalls, crashes, and behaves as its
-`behaviours.Conduct` says. The CPU worker is one of them with a conduct beyond doubt.
+quarter of a second, shows the evidence it committed to (here the answer itself), goes to the
+background and comes back, stalls, crashes, and behaves as its `behaviours.Conduct` says. The CPU
+worker is one of them with a conduct beyond doubt.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ BATCH_S: Final = 0.25
 CALL_S: Final = 0.004
 COMPILE_S: Final = 0.5
 TOKENS_PER_CHALLENGE: Final = 40
+# Answers whose evidence is kept; real nodes keep it by age and bytes.
+EVIDENCE_KEPT: Final = 256
 
 
 class Profile(msgspec.Struct, kw_only=True):
@@ -90,6 +93,8 @@ class Tab:
         self._batch_ends_at = 0.0
         self._frozen_until = 0.0
         self._offered = False
+        # What answers rest on, by attempt; None for what it will not show.
+        self._evidence: dict[str, bytes | None] = {}
 
     # ── coming and going ─────────────────────────────────────────────────────────────────────────
 
@@ -142,6 +147,7 @@ class Tab:
         self._dropped.clear()
         self._frozen_until = 0.0
         self._load_free_at = 0.0
+        self._evidence.clear()
 
     # ── what happens to it ───────────────────────────────────────────────────────────────────────
 
@@ -179,6 +185,9 @@ class Tab:
             case p.Ping():
                 busy_s = max(self._batch_ends_at - self._loop.now, 0.0) if self._batch else 0.0
                 self._loop.after(busy_s, self._pong, wire, frame.n, busy_s)
+            case p.Reveal():
+                busy_s = max(self._batch_ends_at - self._loop.now, 0.0) if self._batch else 0.0
+                self._loop.after(busy_s, self._reveal, wire, frame.attempt_ids)
             case p.Cancel():
                 self._dropped.update(frame.attempt_ids)
                 # Ids of attempts that have ended already would pile up.
@@ -197,6 +206,15 @@ class Tab:
     def _pong(self, wire: Wire, n: int, busy_s: float) -> None:
         if wire is self.wire:
             wire.up(p.Pong(n=n, busy_s=min(busy_s, 60.0)))
+
+    def _reveal(self, wire: Wire, attempt_ids: tuple[str, ...]) -> None:
+        if wire is not self.wire:
+            return
+        for attempt_id in attempt_ids:
+            evidence = self._evidence.pop(attempt_id, None)
+            if evidence is not None:
+                shown = p.Shown(attempt_id=attempt_id, evidence=evidence)
+                wire.up(p.Revealed(items=(shown,)))
 
     def _load(self, frame: p.Load) -> None:
         profile = self.profile
@@ -303,9 +321,17 @@ class Tab:
             elif conduct.unanswered and self._rng.random() < conduct.unanswered:
                 continue
             else:
+                lies = self.meter.lies
                 output = truth.pack(self._answer(item.input))
+                commitment = b"" if self.profile.cpu else p.commitment_to(output)
+                self._keep(item, output, lied=self.meter.lies > lies)
                 results.append(
-                    p.Result(attempt_id=item.attempt_id, output=output, compute_s=each_s)
+                    p.Result(
+                        attempt_id=item.attempt_id,
+                        output=output,
+                        commitment=commitment,
+                        compute_s=each_s,
+                    )
                 )
         if conduct.forges and results:
             results.append(self._forged(results[0]))
@@ -313,6 +339,18 @@ class Tab:
         if results:
             wire.up(p.Results(items=tuple(results)))
         self._begin()
+
+    def _keep(self, item: JobItem, output: bytes, *, lied: bool) -> None:
+        """Keep what is to be shown of an answer."""
+        evidence: bytes | None = output
+        match self.profile.conduct.of_a_lie if lied else "shows":
+            case "hides":
+                evidence = None
+            case "swaps":
+                evidence = truth.pack(self._honest(item.input))
+        self._evidence[item.attempt_id] = evidence
+        if len(self._evidence) > EVIDENCE_KEPT:
+            del self._evidence[next(iter(self._evidence))]
 
     def _answer(self, text: str) -> truth.Vector:
         wrong = lie_of(self.profile.conduct, self.memory, text, self._rng)

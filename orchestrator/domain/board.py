@@ -19,6 +19,7 @@ from orchestrator.domain.leases import MAX_LEASE_S, Leases
 from orchestrator.domain.model import (
     Answered,
     Attempt,
+    Claim,
     FailureCode,
     Job,
     JobFailure,
@@ -181,7 +182,7 @@ class Board:
         subject: Subject | None = None,
         background: bool = False,
         known: Answer | None = None,
-        claimed: Answer | None = None,
+        claimed: Claim | None = None,
         real: bool = False,
         project_id: ProjectId | None = None,
         stream: bool = False,
@@ -339,7 +340,9 @@ class Board:
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────
 
-    def deliver(self, job: Job, node: Node, answer: Answer, compute_s: float, now: float) -> None:
+    def deliver(
+        self, job: Job, node: Node, answer: Answer | Claim, compute_s: float, now: float
+    ) -> None:
         """Answer ``job``; whatever else runs for it is up to the caller."""
         self._forget(job)
         spec, counters = job.spec, self.counters

@@ -16,14 +16,19 @@ cdef class Checking:
     cdef public Py_ssize_t _check_number
     cdef public object audits
     cdef public Py_ssize_t _audit_bytes
+    cdef public dict _asked
+    cdef public object _show_by
+    cdef public Py_ssize_t _audits_coming
     cdef public object _late
     cdef public double _background
     cdef public dict _traits
-    cdef public object on_answered, place
+    cdef public object on_answered, place, on_failed
 
     cpdef asked(self, Job job)
     @cython.locals(speed=Speed)
     cpdef edge_answered(self, Job job, Node node, answer, trait, double now)
 
 
+@cython.locals(commitment=bytes)
+cpdef claim_of(node_id, result)
 cpdef bint _may_replay(Job job) except -1

@@ -8,10 +8,16 @@
     late     what comes after its lease, or after a hedge, is compared too
 
 Every comparison is an effect, as it takes longer than a placement; its outcome comes as an event.
+
+A stranger's answer comes with a commitment to its evidence, which is asked for once the answer is
+to be compared. It was given by then, so that to be asked tells the node nothing of use. Who does
+not show it, by leaving for example, is judged by its output alone: honest runtimes differ in its
+last digits, so it is wrong only where it says something else (`shapes.trait_of`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -26,7 +32,7 @@ from orchestrator.domain import router, trust
 from orchestrator.domain.board import Board
 from orchestrator.domain.index import WINDOW_S
 from orchestrator.domain.known import BYTES_KEPT, Known, KnownTexts
-from orchestrator.domain.model import Attempt, CheckId, Held, Job, Node, ProjectId, Subject
+from orchestrator.domain.model import Attempt, CheckId, Claim, Held, Job, Node, ProjectId, Subject
 from orchestrator.domain.records import Records
 from orchestrator.domain.references import References
 from orchestrator.domain.suspicion import Traits
@@ -35,6 +41,8 @@ from orchestrator.domain.trust import Identity, Policy
 AUDITS_KEPT: Final = 256
 AUDIT_BYTES_KEPT: Final = 16 << 20
 LATE_KEPT: Final = 512
+# A busy tab answers between two micro-batches; nodes keep evidence for longer.
+SHOW_WITHIN_S: Final = 5.0
 REPLAYS_AT_ONCE: Final = 2
 # So often an audit is a replay although the CPU worker has time: texts that were never audited
 # before the node saw them cannot be told from any other.
@@ -59,7 +67,7 @@ class _Audit(msgspec.Struct):
     subject: Subject
     task: Task
     tokens: int
-    claimed: Answer
+    claimed: Claim
     project_id: ProjectId | None  # where its text may be put to others
     alone: bool = False
 
@@ -75,7 +83,15 @@ class _Late(msgspec.Struct):
     task: Task
     subject: Subject
     known: Answer | None = None
-    claimed: Answer | None = None
+    claimed: Claim | None = None
+
+
+class _Asked(msgspec.Struct):
+    """A claim whose evidence was asked for, and what waits for that."""
+
+    claim: Claim
+    audits: list[_Audit] = []
+    compares: list[tuple[CheckId, ModelDigest, Task, Answer | Claim, Claim]] = []
 
 
 class Checking:
@@ -99,13 +115,21 @@ class Checking:
         self._check_number = 0
         self.audits: deque[_Audit] = deque()
         self._audit_bytes = 0
+        # What is to be shown, by node, and when that is too late, in the order of time.
+        self._asked: dict[NodeId, dict[AttemptId, _Asked]] = {}
+        self._show_by: deque[tuple[float, NodeId, AttemptId]] = deque()
+        self._audits_coming = 0
         self._late: OrderedDict[AttemptId, _Late] = OrderedDict()
         # The share of customers' jobs that run in the background, of about the last hundred.
         self._background = 0.0
         self._traits: dict[ModelDigest, Traits] = {d: Traits() for d in board.models}
         # Called with an answer that may be delivered, and to place a job anew.
-        self.on_answered: Callable[[Job, Node, Answer, float, float], None] = lambda *_: None
+        self.on_answered: Callable[[Job, Node, Answer | Claim, float, float], None] = lambda *_: (
+            None
+        )
         self.place: Callable[[Job, float], None] = lambda job, now: None
+        # Told of a node that is here and does not show what it committed to.
+        self.on_failed: Callable[[Node, float], None] = lambda node, now: None
 
     # ── newcomers ────────────────────────────────────────────────────────────────────────────────
 
@@ -172,8 +196,15 @@ class Checking:
         self._background = background + 0.01 * ((spec.priority == "batch") - background)
 
     def tick(self, now: float) -> None:
-        """Let go of what is old."""
+        """Let go of what is old, and wait no longer for what does not come."""
         self._known.expire(now)
+        while self._show_by and self._show_by[0][0] <= now:
+            _, node_id, attempt_id = self._show_by.popleft()
+            self._settle(node_id, attempt_id, None, now)
+
+    def forgive(self, late_s: float) -> None:
+        """This process did not run for so long: nobody could show anything."""
+        self._show_by = deque((by + late_s, node, one) for by, node, one in self._show_by)
 
     def cloud_answered(self, job: Job, answer: Answer, seen: set[Identity], now: float) -> None:
         """Remember a trusted answer, to put its task to others than have ``seen`` it."""
@@ -187,7 +218,7 @@ class Checking:
             if len(newcomers):
                 self.school(newcomers.any(self._rng), now)
 
-    def edge_answered(self, job: Job, node: Node, answer: Answer, trait: int, now: float) -> None:
+    def edge_answered(self, job: Job, node: Node, answer: Claim, trait: int, now: float) -> None:
         """A trusted node's answer was delivered: audit it, or not."""
         spec, digest = job.spec, job.spec.digest
         speed = node.speeds.get(digest)
@@ -201,24 +232,32 @@ class Checking:
             return
         if not suspicious and self._rng.random() < REPLAY_SHARE and self._replay(node, now):
             return
-        if not self._queue_audit(job, Subject(node.node_id, node.standing, digest), answer):
+        if not self._queue_audit(job, Subject(node.node_id, node.standing, digest), answer, now):
             self._replay(node, now)
 
-    def _queue_audit(self, job: Job, subject: Subject, answer: Answer) -> bool:
+    def _queue_audit(self, job: Job, subject: Subject, answer: Claim, now: float) -> bool:
         """Have the CPU worker repeat an answer when it has time; False when too many wait."""
         spec = job.spec
         project_id = spec.project_id if _may_replay(job) else None
         audit = _Audit(subject, _task(job), spec.tokens, answer, project_id)
-        if (
-            len(self.audits) >= AUDITS_KEPT
-            or self._audit_bytes + audit.size_bytes > AUDIT_BYTES_KEPT
-            or not self._board.workers
-        ):
+        if not self._has_room_for(audit) or not self._board.workers:
             self._board.counters.audits_dropped += 1
             return False
+        asked = self.ask(answer, now)
+        if asked is None:
+            self._append_audit(audit)
+        else:
+            asked.audits.append(audit)
+            self._audits_coming += 1
+        return True
+
+    def _has_room_for(self, audit: _Audit) -> bool:
+        count = len(self.audits) + self._audits_coming
+        return count < AUDITS_KEPT and self._audit_bytes + audit.size_bytes <= AUDIT_BYTES_KEPT
+
+    def _append_audit(self, audit: _Audit) -> None:
         self.audits.append(audit)
         self._audit_bytes += audit.size_bytes
-        return True
 
     def audit_again(self, attempt: Attempt) -> None:
         """The CPU worker did not get to repeat an answer: once more, in a process of its own.
@@ -276,40 +315,43 @@ class Checking:
 
     # ── comparing ────────────────────────────────────────────────────────────────────────────────
 
-    def result(self, attempt: Attempt, answer: Answer, now: float) -> None:
+    def result(self, attempt: Attempt, answer: Answer | Claim, now: float) -> None:
         """An attempt that no customer waits for was answered."""
         assert attempt.task is not None  # noqa: S101 — every attempt has the task it was given
         assert attempt.subject is not None  # noqa: S101 — so has every replay and audit
-        if attempt.purpose == "audit" and attempt.claimed is not None:
+        if isinstance(answer, Claim):
+            if attempt.known is not None:
+                check = Check("replay", attempt.subject, attempt.real)
+                self._compare(check, attempt.digest, attempt.task, attempt.known, answer, now)
+        elif attempt.claimed is not None:
             check = Check("audit", attempt.subject, real=True)
-            self._compare(check, attempt.digest, attempt.task, answer, attempt.claimed)
+            self._compare(check, attempt.digest, attempt.task, answer, attempt.claimed, now)
             if attempt.project_id is not None:
                 # A repeated text is a known answer, too.
                 seen = {attempt.subject.standing.identity}
                 task, project_id = attempt.task, attempt.project_id
                 known = Known(task, attempt.tokens, answer, seen, project_id, now)
                 self._known.remember(attempt.digest, known)
-        elif attempt.known is not None:
-            check = Check("replay", attempt.subject, attempt.real)
-            self._compare(check, attempt.digest, attempt.task, attempt.known, answer)
 
-    def against(self, held: Held, job: Job, trusted: Answer) -> None:
+    def against(self, held: Held, job: Job, trusted: Answer, now: float) -> None:
         """Hold a trial's answer against the trusted one; nobody waits for the outcome."""
         check = Check("audit", held.subject, held.subject.real)
-        self._compare(check, job.spec.digest, _task(job), trusted, held.answer)
+        self._compare(check, job.spec.digest, _task(job), trusted, held.answer, now)
 
-    def trial(self, job: Job, held: Held, node: Node, answer: Answer, compute_s: float) -> None:
+    def trial(
+        self, job: Job, held: Held, node: Node, answer: Answer, compute_s: float, now: float
+    ) -> None:
         """Both answers of a newcomer's trial are here: the outcome says whose is delivered."""
         job.judging = True
         cloud = (node, answer, compute_s)
         check = Check("audit", held.subject, held.subject.real, job, held, cloud)
-        self._compare(check, job.spec.digest, _task(job), answer, held.answer)
+        self._compare(check, job.spec.digest, _task(job), answer, held.answer, now)
 
-    def pair(self, job: Job, first: Held, second: Held) -> None:
+    def pair(self, job: Job, first: Held, second: Held, now: float) -> None:
         """Two trusted nodes have answered the same job."""
         job.judging = True
         check = Check("pair", first.subject, True, job, first, other=second)
-        self._compare(check, job.spec.digest, _task(job), second.answer, first.answer)
+        self._compare(check, job.spec.digest, _task(job), second.answer, first.answer, now)
 
     def expect_late(self, attempt: Attempt, *, known: Answer, job: Job) -> None:
         """A node may still answer what a trusted one has answered meanwhile."""
@@ -319,25 +361,26 @@ class Checking:
             self._expect(attempt.attempt_id, late)
 
     def expect_late_audit(
-        self, attempt: Attempt, *, subject: Subject, claimed: Answer, job: Job
+        self, attempt: Attempt, *, subject: Subject, claimed: Claim, job: Job
     ) -> None:
         """The CPU worker may still answer what a stranger's answer was delivered for."""
         late = _Late(attempt.node_id, _task(job), subject, claimed=claimed)
         self._expect(attempt.attempt_id, late)
 
-    def late(self, node_id: NodeId, attempt_id: AttemptId, answer: Answer) -> None:
+    def late(self, node_id: NodeId, result: ev.Finished, now: float) -> None:
         """A result that nobody waits for: it is held against what is known, never delivered."""
-        late = self._late.get(attempt_id)
+        late = self._late.get(result.attempt_id)
         if late is None or late.node_id != node_id:
             return
-        del self._late[attempt_id]
+        del self._late[result.attempt_id]
         digest = late.subject.digest
+        check = Check("audit", late.subject, late.subject.real)
         if late.known is not None:
-            check = Check("audit", late.subject, late.subject.real)
-            self._compare(check, digest, late.task, late.known, answer)
+            answer = claim_of(node_id, result)
+            self._compare(check, digest, late.task, late.known, answer, now)
         elif late.claimed is not None:
-            check = Check("audit", late.subject, late.subject.real)
-            self._compare(check, digest, late.task, answer, late.claimed)
+            trusted = Answer(output=result.output, evidence=result.evidence)
+            self._compare(check, digest, late.task, trusted, late.claimed, now)
 
     def _expect(self, attempt_id: AttemptId, late: _Late) -> None:
         answer = late.known or late.claimed
@@ -348,12 +391,100 @@ class Checking:
             self._late.popitem(last=False)
 
     def _compare(
-        self, check: Check, digest: ModelDigest, task: Task, trusted: Answer, answer: Answer
+        self,
+        check: Check,
+        digest: ModelDigest,
+        task: Task,
+        trusted: Answer | Claim,
+        answer: Claim,
+        now: float,
     ) -> None:
         self._check_number += 1
         check_id = CheckId(self._check_number)
         self._checks[check_id] = check
-        self._board.effects.append(fx.Compare(check_id, digest, task, trusted, answer))
+        for claim in (trusted, answer):
+            if isinstance(claim, Claim) and (asked := self.ask(claim, now)) is not None:
+                asked.compares.append((check_id, digest, task, trusted, answer))
+        self._compare_shown(check_id, digest, task, trusted, answer)
+
+    def _compare_shown(
+        self,
+        check_id: CheckId,
+        digest: ModelDigest,
+        task: Task,
+        trusted: Answer | Claim,
+        answer: Claim,
+    ) -> None:
+        """Have two answers compared, unless the evidence of one is still to come."""
+        fault = answer.fault
+        if isinstance(trusted, Claim):
+            if trusted.pending:
+                return
+            fault = fault or trusted.fault
+            ours = Answer(output=trusted.output, evidence=trusted.evidence)
+        else:
+            ours = trusted
+        if answer.pending:
+            return
+        theirs = Answer(output=answer.output, evidence=answer.evidence)
+        self._board.effects.append(fx.Compare(check_id, digest, task, ours, theirs, fault))
+
+    # ── what answers rest on ─────────────────────────────────────────────────────────────────────
+
+    def ask(self, claim: Claim, now: float) -> _Asked | None:
+        """Ask for the evidence of ``claim``, once; None where it is there or will never be."""
+        if not claim.pending:
+            return None
+        node_id, attempt_id = claim.node_id, claim.attempt_id
+        if node_id not in self._board.nodes:
+            # It went with the node, which keeps it for this connection only.
+            claim.pending, claim.fault = False, "unshown"
+            return None
+        of_node = self._asked.setdefault(node_id, {})
+        asked = of_node.get(attempt_id)
+        if asked is None:
+            asked = of_node[attempt_id] = _Asked(claim)
+            self._show_by.append((now + SHOW_WITHIN_S, node_id, attempt_id))
+            self._board.effects.append(fx.Reveal(node_id, attempt_id))
+        return asked
+
+    def shown(self, event: ev.EvidenceShown, now: float) -> None:
+        """A node shows what an answer of it rests on, or says that it cannot."""
+        self._settle(event.node_id, event.attempt_id, event.evidence, now)
+
+    def left(self, node_id: NodeId, now: float) -> None:
+        """A node has gone: it shows nothing more."""
+        for attempt_id in list(self._asked.get(node_id, ())):
+            self._settle(node_id, attempt_id, None, now)
+
+    def _settle(
+        self, node_id: NodeId, attempt_id: AttemptId, evidence: bytes | None, now: float
+    ) -> None:
+        of_node = self._asked.get(node_id)
+        asked = of_node.pop(attempt_id, None) if of_node is not None else None
+        if asked is None:
+            return
+        if not of_node:
+            del self._asked[node_id]
+        node = self._board.nodes.get(node_id)
+        if evidence is None and node is not None:
+            self.on_failed(node, now)
+        claim = asked.claim
+        claim.pending = False
+        if evidence is None:
+            claim.fault = "unshown"
+        elif hashlib.sha256(evidence).digest() != claim.commitment:
+            claim.fault = "forged"
+        else:
+            claim.evidence = evidence
+        for compare in asked.compares:
+            self._compare_shown(*compare)
+        for audit in asked.audits:
+            self._audits_coming -= 1
+            if self._has_room_for(audit):
+                self._append_audit(audit)
+            else:
+                self._board.counters.audits_dropped += 1
 
     def judged(self, event: ev.Judged, now: float) -> None:
         """A comparison is over."""
@@ -370,11 +501,12 @@ class Checking:
             return
         if self._board.jobs.get(job.spec.job_id) is not job:
             return
-        node, answer, compute_s = check.cloud
         stranger = self._board.nodes.get(check.subject.node_id)
         if event.agrees and stranger is not None:
-            node, answer, compute_s = stranger, check.held.answer, check.held.compute_s
-        self.on_answered(job, node, answer, compute_s, now)
+            self.on_answered(job, stranger, check.held.answer, check.held.compute_s, now)
+        else:
+            node, answer, compute_s = check.cloud
+            self.on_answered(job, node, answer, compute_s, now)
 
     def _pair_judged(self, check: Check, event: ev.Judged, now: float) -> None:
         job, first, second = check.job, check.held, check.other
@@ -385,7 +517,9 @@ class Checking:
         job.judging = False
         pair = (first, second)
         levels = {trust.level(held.subject.standing, self.policy) for held in pair}
-        for held in pair if event.agrees and levels == {"trusted"} else ():
+        # A customer who asks for two answers gets none that only looks alike.
+        sound = event.agrees and not any(held.answer.fault for held in pair)
+        for held in pair if sound and levels == {"trusted"} else ():
             node = self._board.nodes.get(held.subject.node_id)
             if node is not None:
                 self.on_answered(job, node, held.answer, held.compute_s, now)
@@ -399,7 +533,7 @@ class Checking:
         shares = [trust.audit_share(held.subject.standing, self.policy) for held in pair]
         if self._rng.random() < max(shares):
             for held in pair:
-                self._queue_audit(job, held.subject, held.answer)
+                self._queue_audit(job, held.subject, held.answer, now)
 
     def _learn(self, check: Check, event: ev.Judged, now: float) -> None:
         standing = check.subject.standing
@@ -418,6 +552,19 @@ class Checking:
         node = self._board.nodes.get(check.subject.node_id)
         if node is not None:
             self.school(node, now)
+
+
+def claim_of(node_id: NodeId, result: ev.Finished) -> Claim:
+    """Return what a stranger's result claims; its evidence is still to be shown if committed to."""
+    commitment = result.commitment
+    return Claim(
+        node_id,
+        result.attempt_id,
+        result.output,
+        result.evidence,
+        commitment,
+        commitment != b"",
+    )
 
 
 def _may_replay(job: Job) -> bool:

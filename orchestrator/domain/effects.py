@@ -15,7 +15,7 @@ from browser_node.protocol import (
     NodeId,
     Task,
 )
-from orchestrator.domain.model import Answered, Cause, CheckId, JobFailure, JobId
+from orchestrator.domain.model import Answered, Cause, CheckId, Fault, JobFailure, JobId
 from orchestrator.domain.trust import Identity, Level, RuntimeClass, Standing
 
 
@@ -95,14 +95,26 @@ class RecallStanding(msgspec.Struct, frozen=True):
     runtime: RuntimeClass
 
 
+class Reveal(msgspec.Struct, frozen=True):
+    """The node is to show the evidence that an answer of it rests on (`events.EvidenceShown`)."""
+
+    node_id: NodeId
+    attempt_id: AttemptId
+
+
 class Compare(msgspec.Struct, frozen=True):
-    """Hold ``answer`` against ``trusted`` and say with `events.Judged` whether they agree."""
+    """Hold ``answer`` against ``trusted`` and say with `events.Judged` whether they agree.
+
+    ``fault`` says why there is no evidence to judge by: ``unshown``, the node did not show it, so
+    the output has to tell; ``forged``, it showed other evidence than it had committed to.
+    """
 
     check_id: CheckId
     digest: ModelDigest
     task: Task
     trusted: Answer
     answer: Answer
+    fault: Fault | None = None
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -142,6 +154,7 @@ Effect = (
     | UnloadModel
     | Tell
     | RecallStanding
+    | Reveal
     | Compare
     | StandingChanged
 )

@@ -89,6 +89,7 @@ class CapacityChanged(msgspec.Struct, frozen=True):
 class Finished(msgspec.Struct, frozen=True, gc=False):
     """One result of a node, already checked for shape.
 
+    ``commitment`` is the SHA-256 of evidence that the node keeps until it is asked for it.
     ``trait`` stands for what a lazy liar would repeat (an answer's label, a vector): equal traits
     of unequal inputs are suspicious.
     """
@@ -98,11 +99,20 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     compute_s: float
     evidence: bytes = b""
     trait: int = 0
+    commitment: bytes = b""
 
 
 class AttemptsFinished(msgspec.Struct, frozen=True, gc=False):
     node_id: NodeId
     results: tuple[Finished, ...]
+
+
+class EvidenceShown(msgspec.Struct, frozen=True):
+    """What a node shows on `effects.Reveal`: evidence, or None for what it does not have."""
+
+    node_id: NodeId
+    attempt_id: AttemptId
+    evidence: bytes | None
 
 
 class AttemptProgressed(msgspec.Struct, frozen=True):
@@ -185,6 +195,7 @@ Event = (
     | ModelLost
     | CapacityChanged
     | AttemptsFinished
+    | EvidenceShown
     | AttemptProgressed
     | AttemptFailed
     | Judged

@@ -149,11 +149,31 @@ class Subject(msgspec.Struct, gc=False):
     real: bool = True
 
 
+Fault = Literal["unshown", "forged"]
+"""Why a node's answer has no evidence to judge it by."""
+
+
+class Claim(msgspec.Struct, eq=False):
+    """What a stranger answered, and what that rests on once the node has shown it.
+
+    pending --(it is shown)--> there; pending --(something else is)--> ``forged``
+    pending --(nothing is, in time)--> ``unshown``
+    """
+
+    node_id: NodeId
+    attempt_id: AttemptId
+    output: bytes
+    evidence: bytes = b""
+    commitment: bytes = b""
+    pending: bool = False
+    fault: Fault | None = None
+
+
 class Held(msgspec.Struct):
     """A trial's answer that waits for another to be compared with."""
 
     subject: Subject
-    answer: Answer
+    answer: Claim
     compute_s: float
 
 
@@ -208,7 +228,7 @@ class Attempt:
     overdue: bool = False  # it took twice as long as it should have, and has no hedge yet
     task: Task | None = None
     known: Answer | None = None
-    claimed: Answer | None = None
+    claimed: Claim | None = None
     subject: Subject | None = None
     real: bool = False
     project_id: ProjectId | None = None  # of an audit whose text may be put to others

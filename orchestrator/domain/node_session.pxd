@@ -11,7 +11,7 @@ cdef class NodeSession:
     cdef public object _references, _ping_n
     cdef public object trusted, state, node_id, hello
     cdef public dict _challenges, _held, _pings
-    cdef public set _waiting
+    cdef public set _waiting, _revealing
     cdef public Deltas _deltas
 
     cpdef hold(self, items)

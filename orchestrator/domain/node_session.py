@@ -3,9 +3,9 @@
 `receive` takes a frame's bytes and the time and returns steps: frames to send, events for the
 scheduler, or the close that a breach of protocol calls for.
 
-    state     hello            ready(d)             capacity results delta failed pong  bye
-    hello     check, welcome   out of order         out of order                        out of order
-    serving   out of order     check answers of d   event                               close
+    state     hello            ready(d)             revealed     any other      bye
+    hello     check, welcome   out of order         out of order out of order   out of order
+    serving   out of order     check answers of d   if asked for event          close
     closed    every frame is ignored
 """
 
@@ -109,6 +109,7 @@ class NodeSession:
         self._waiting: set[ModelDigest] = set()
         self._held: dict[AttemptId, ModelDigest] = {}
         self._deltas = Deltas()
+        self._revealing: set[AttemptId] = set()
         self._pings: dict[int, float] = {}
         self._ping_n = 0
 
@@ -148,6 +149,11 @@ class NodeSession:
             self._held.pop(attempt_id, None)
             self._deltas.taken_back(attempt_id)
         return p.Cancel(attempt_ids=attempt_ids)
+
+    def reveal(self, attempt_id: AttemptId) -> p.Reveal:
+        """Return the frame that asks for the evidence of an attempt; may be asked once."""
+        self._revealing.add(attempt_id)
+        return p.Reveal(attempt_ids=(attempt_id,))
 
     def references_filled(self, digest: ModelDigest) -> list[Step]:
         """Challenge a node that joined before there were known answers for ``digest``."""
@@ -244,6 +250,8 @@ class NodeSession:
                     return heard
                 attempt_id = AttemptId(frame.attempt_id)
                 return [Notify(ev.AttemptProgressed(self.node_id, attempt_id, frame.text))]
+            case p.Revealed():
+                return self._revealed(frame)
             case p.Ready():
                 return heard + self._ready(frame)
             case p.Capacity():
@@ -301,17 +309,35 @@ class NodeSession:
             attempt_id = AttemptId(item.attempt_id)
             digest = self._held.pop(attempt_id, None)
             self._deltas.ended(attempt_id)
+            commitment = item.commitment
+            if commitment and (len(commitment) != 32 or item.evidence):
+                raise ProtocolError("a commitment has 32 bytes and stands in place of evidence")
             # An attempt not held any more has no shape to check: the scheduler counts it as late.
             trait = 0 if digest is None else trait_of(self._models[digest], item.output)
             if trait is not None:
                 good.append(
-                    ev.Finished(attempt_id, item.output, item.compute_s, item.evidence, trait)
+                    ev.Finished(
+                        attempt_id, item.output, item.compute_s, item.evidence, trait, commitment
+                    )
                 )
             else:
                 failed = ev.AttemptFailed(self.node_id, attempt_id, "node", "malformed_output")
                 steps.append(Notify(failed))
         if good:
             steps.append(Notify(ev.AttemptsFinished(self.node_id, tuple(good))))
+        return steps
+
+    def _revealed(self, frame: p.Revealed) -> list[Step]:
+        steps: list[Step] = []
+        for item in frame.items:
+            attempt_id = AttemptId(item.attempt_id)
+            if attempt_id not in self._revealing:
+                raise ProtocolError(
+                    f"evidence of {attempt_id[:20]!r}, which was not asked for",
+                    CloseCode.OUT_OF_ORDER,
+                )
+            self._revealing.discard(attempt_id)
+            steps.append(Notify(ev.EvidenceShown(self.node_id, attempt_id, item.evidence)))
         return steps
 
     def _failed(self, frame: p.Failed) -> list[Step]:

@@ -17,9 +17,9 @@ from browser_node.protocol import HANDED_BACK, Answer, CloseCode, NodeId
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.board import Board
-from orchestrator.domain.checking import Checking
+from orchestrator.domain.checking import Checking, claim_of
 from orchestrator.domain.leases import extended_at, kept
-from orchestrator.domain.model import Attempt, Cause, Held, Job, Node
+from orchestrator.domain.model import Attempt, Cause, Claim, Held, Job, Node
 from orchestrator.domain.placement import Placement
 from orchestrator.domain.placing import MAX_CLOUD_ATTEMPTS, Placing
 from orchestrator.domain.speeds import observe
@@ -46,13 +46,15 @@ class Outcomes:
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────
 
-    def answered(self, job: Job, node: Node, answer: Answer, compute_s: float, now: float) -> None:
+    def answered(
+        self, job: Job, node: Node, answer: Answer | Claim, compute_s: float, now: float
+    ) -> None:
         """Deliver an answer; what else runs for the job is taken back, or held against it."""
         board = self.board
         others = [board.attempts[attempt_id] for attempt_id in job.live] if job.live else []
         job.live.clear()
         board.deliver(job, node, answer, compute_s, now)
-        if not node.trusted:
+        if isinstance(answer, Claim):
             for attempt in others:
                 board.cancel(attempt, now)
             return
@@ -70,7 +72,7 @@ class Outcomes:
         for attempt in ended:
             self.checking.expect_late(attempt, known=answer, job=job)
         for one in held:
-            self.checking.against(one, job, answer)
+            self.checking.against(one, job, answer, now)
         subjects = [one.subject for one in (*others, *ended, *held)]
         seen = {subject.standing.identity for subject in subjects if subject is not None}
         self.checking.cloud_answered(job, answer, seen, now)
@@ -89,8 +91,7 @@ class Outcomes:
             attempt = node.attempts.get(result.attempt_id) if node is not None else None
             if attempt is None:
                 board.counters.late_results += 1
-                answer = Answer(output=result.output, evidence=result.evidence)
-                self.checking.late(event.node_id, result.attempt_id, answer)
+                self.checking.late(event.node_id, result, now)
                 continue
             known.append((result, attempt))
             board.release(attempt, "answered", now, regroup=False)
@@ -116,9 +117,8 @@ class Outcomes:
 
     def _result(self, node: Node, attempt: Attempt, result: ev.Finished, now: float) -> None:
         board = self.board
-        answer = Answer(output=result.output, evidence=result.evidence)
         if attempt.job_id is None:
-            self.checking.result(attempt, answer, now)
+            self.checking.result(attempt, _answer(node, result), now)
             return
         job = board.jobs.get(attempt.job_id)
         if job is None:
@@ -126,9 +126,10 @@ class Outcomes:
             board.counters.late_results += 1
             return
         if attempt.purpose == "trial":
-            self._trial_result(job, attempt, answer, result.compute_s, now)
+            self._trial_result(job, attempt, claim_of(node.node_id, result), result.compute_s, now)
             return
         if not node.trusted:
+            answer = claim_of(node.node_id, result)
             trailing = [board.attempts[other] for other in job.live] if job.live else ()
             self.answered(job, node, answer, result.compute_s, now)
             for other in trailing:
@@ -138,17 +139,25 @@ class Outcomes:
                     )
             self.checking.edge_answered(job, node, answer, result.trait, now)
             return
+        trusted = Answer(output=result.output, evidence=result.evidence)
         accuser = board.nodes.get(job.accuser) if job.accuser is not None else None
         if accuser is not None:
             # The input was fine: whoever blamed it to be rid of the work pays for that.
             self._penalise(accuser, now)
         # Its text was relayed already: the trial's may agree with it and yet be worded otherwise.
         begun = job.relayed == attempt.attempt_id
-        if job.held and len(job.held) == 1 and job.spec.rules.verify == "adaptive" and not begun:
+        if (
+            job.held
+            and len(job.held) == 1
+            # For what is still to be shown nobody waits.
+            and not job.held[0].answer.pending
+            and job.spec.rules.verify == "adaptive"
+            and not begun
+        ):
             held = job.held.pop()
-            self.checking.trial(job, held, node, answer, result.compute_s)
+            self.checking.trial(job, held, node, trusted, result.compute_s, now)
             return
-        self.answered(job, node, answer, result.compute_s, now)
+        self.answered(job, node, trusted, result.compute_s, now)
 
     def progressed(self, event: ev.AttemptProgressed, now: float) -> None:
         """Relay a piece of an answer that may be delivered unseen; the first decides for it."""
@@ -184,14 +193,17 @@ class Outcomes:
             self.board.cancel(other, now)
 
     def _trial_result(
-        self, job: Job, attempt: Attempt, answer: Answer, compute_s: float, now: float
+        self, job: Job, attempt: Attempt, answer: Claim, compute_s: float, now: float
     ) -> None:
         """Hold a trial's answer until there is another to compare it with."""
         if attempt.subject is None:
             return
+        # Now, so that it is there by then: a customer waits for the comparison.
+        self.checking.ask(answer, now)
         job.held = [*(job.held or ()), Held(attempt.subject, answer, compute_s)]
         if job.spec.rules.verify == "always" and len(job.held) == 2 and not job.cloud_only:
-            self.checking.pair(job, *job.held)
+            first, second = job.held
+            self.checking.pair(job, first, second, now)
         else:
             self._cover(job, now)
 
@@ -240,6 +252,11 @@ class Outcomes:
         if not node.trusted and event.blame == "node":
             # Last, as it may cost the node its trust, and then everything else it holds moves.
             self.checking.records.erred(node, now)
+
+    def failed_to_show(self, node: Node, now: float) -> None:
+        """A node keeps what its answer rests on to itself: as bad as to answer nothing."""
+        self._penalise(node, now)
+        self.checking.records.erred(node, now)
 
     def _penalise(self, node: Node, now: float) -> None:
         """Count a failure and leave the node out for a while: 15 s × 2ⁿ, cleared by success."""
@@ -301,6 +318,7 @@ class Outcomes:
         if not node.trusted:
             self.checking.records.remember(node)
         self.board.remove_node(node_id)
+        self.checking.left(node_id, now)
         if node.trusted:
             self.workers_changed(now)
         for attempt in list(node.attempts.values()):
@@ -392,6 +410,7 @@ class Outcomes:
 
     def forgive(self, late_s: float, now: float) -> None:
         """Leases and silences do not run while this process does not."""
+        self.checking.forgive(late_s)
         for attempt in self.board.attempts.values():
             attempt.lease_at += late_s
             attempt.hard_at += late_s
@@ -400,6 +419,12 @@ class Outcomes:
         for node in self.board.nodes.values():
             node.last_frame_at = min(node.last_frame_at + late_s, now)
             node.probed_at = min(node.probed_at + late_s, now)
+
+
+def _answer(node: Node, result: ev.Finished) -> Answer | Claim:
+    if node.trusted:
+        return Answer(output=result.output, evidence=result.evidence)
+    return claim_of(node.node_id, result)
 
 
 def _overdue(attempt: Attempt, now: float) -> bool:

@@ -88,6 +88,7 @@ class Scheduler:
         self.checking.records.on_distrusted = self.outcomes.distrusted
         self.checking.on_answered = self.outcomes.answered
         self.checking.place = self.placing.place
+        self.checking.on_failed = self.outcomes.failed_to_show
         self._liveness = Liveness(self.board.nodes)
         self.outcomes.may_probe = self._liveness.may_probe
         self._draining = False
@@ -117,6 +118,8 @@ class Scheduler:
                 self.outcomes.leave(event.node_id, "closed", now, died=event.reason != "bye")
             case ev.NodeHeard():
                 self._heard(event, now)
+            case ev.EvidenceShown():
+                self._shown(event, now)
             case ev.AttemptProgressed():
                 self.outcomes.progressed(event, now)
             case ev.AttemptFailed():
@@ -249,6 +252,10 @@ class Scheduler:
         self._liveness.watch(event.node_id, now=now)
         # The first pong gives the round trip before the first job.
         self.board.effects.append(fx.SendPing(event.node_id))
+
+    def _shown(self, event: ev.EvidenceShown, now: float) -> None:
+        self._heard(ev.NodeHeard(event.node_id), now)
+        self.checking.shown(event, now)
 
     def _heard(self, event: ev.NodeHeard, now: float) -> None:
         node = self.board.nodes.get(event.node_id)

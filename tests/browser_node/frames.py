@@ -60,6 +60,12 @@ EXAMPLES: dict[str, p.Frame] = {
             ),
         )
     ),
+    "revealed": p.Revealed(
+        items=(
+            p.Shown(attempt_id="a-1", evidence=bytes(4)),
+            p.Shown(attempt_id="a-2", evidence=None),
+        )
+    ),
     "delta": p.Delta(attempt_id="a-1", seq=3, text="and so"),
     "failed": p.Failed(
         attempt_id="a-1", digest=DIGEST, blame="input", code="too_long", message="Too long."
@@ -83,6 +89,7 @@ EXAMPLES: dict[str, p.Frame] = {
             ),
         )
     ),
+    "reveal": p.Reveal(attempt_ids=("a-1", "a-2")),
     "cancel": p.Cancel(attempt_ids=("a-1", "a-2")),
     "drain": p.Drain(reason="restarting"),
     "notice": p.Notice(text="Thank you."),

@@ -57,6 +57,25 @@ def test_a_frame_has_the_bytes_it_had_when_protocol_1_was_fixed(tag: str) -> Non
     assert decode(golden, type(EXAMPLES[tag])) == EXAMPLES[tag]
 
 
+def test_a_result_without_its_evidence_has_a_commitment_behind_the_bytes_of_one_with_it() -> None:
+    [item] = EXAMPLES["results"].items  # type: ignore[attr-defined]
+    bare = msgspec.structs.replace(item, evidence=b"", commitment=bytes(range(32)))
+    frame = p.Results(items=(bare,))
+    golden = bytes.fromhex((GOLDEN / "results.hex").read_text())
+    without = golden.replace(b"\xa8evidence\xc4\x04" + bytes(4), b"")
+
+    said = b"\xaacommitment\xc4\x20" + bytes(range(32))
+    assert p.encode(frame) == without + said
+    assert p.decode_from_node(p.encode(frame)) == frame
+
+
+def test_a_commitment_is_the_sha_256_of_the_evidence_and_nothing_of_none() -> None:
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+    assert p.commitment_to(b"abc").hex() == digest
+    assert p.commitment_to(b"") == b""
+
+
 def test_an_item_that_streams_says_so_behind_the_bytes_of_one_that_does_not() -> None:
     [item] = EXAMPLES["jobs"].items  # type: ignore[attr-defined]
     streamed = p.Jobs(items=(msgspec.structs.replace(item, stream=True),))

@@ -301,6 +301,7 @@ FRAMES: dict[str, p.Frame] = {
     "load": p.Load(recipe=RECIPE),
     "unload": p.Unload(digest=DIGEST),
     "jobs": p.Jobs(items=(job("new"),)),
+    "reveal": p.Reveal(attempt_ids=("x",)),
     "cancel": p.Cancel(attempt_ids=("x",)),
     "drain": p.Drain(),
     "notice": p.Notice(text="t"),
@@ -308,8 +309,8 @@ FRAMES: dict[str, p.Frame] = {
 }
 ALLOWED = {
     "greeting": {"welcome", "refused"},
-    "serving": {"load", "unload", "jobs", "cancel", "drain", "notice", "ping"},
-    "draining": {"cancel", "notice", "ping"},
+    "serving": {"load", "unload", "jobs", "reveal", "cancel", "drain", "notice", "ping"},
+    "draining": {"reveal", "cancel", "notice", "ping"},
 }
 
 

@@ -80,11 +80,12 @@ def of_customers(item: p.JobItem) -> bool:
 async def stage(policy: Policy = POLICY, **options: Any) -> AsyncIterator[tuple[Arena, Shelf]]:
     """Run an arena with an honest CPU worker and records that outlive sessions.
 
-    ``worker`` are the options of the CPU worker's node.
+    ``worker`` are the options of the CPU worker's node, ``models`` the arena's if not its own.
     """
     shelf = Shelf()
-    worker = options.pop("worker", {})
-    async with arena(policy=policy, standings=shelf, find_standing=shelf.find, **options) as a:
+    worker, models = options.pop("worker", {}), options.pop("models", ())
+    options |= {"policy": policy, "standings": shelf, "find_standing": shelf.find}
+    async with arena(*models, **options) as a:
         await a.join_worker(**worker)
         yield a, shelf
 

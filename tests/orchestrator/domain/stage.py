@@ -6,7 +6,7 @@ import random
 from collections import deque
 from typing import Any
 
-from browser_node.protocol import Answer, AttemptId, JobItem, NodeId, Task
+from browser_node.protocol import Answer, AttemptId, JobItem, NodeId, Task, commitment_to
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.model import NewJob
@@ -27,6 +27,11 @@ def right(task: Task | JobItem) -> bytes:
     return b"right: " + task.input.encode()
 
 
+def evidence_of(output: bytes) -> bytes:
+    """Return what an answer rests on here."""
+    return b"evidence for " + output[:40]
+
+
 def known_answers(count: int) -> References:
     """Return a pool of ``count`` tasks that the CPU worker has answered."""
     references = References(random.Random(2))
@@ -38,12 +43,19 @@ def known_answers(count: int) -> References:
 class Stage:
     """A scheduler with its surroundings: `do` handles an event and every comparison it asks for.
 
-    With ``judges`` off, comparisons wait in ``unjudged`` until `judge` is called.
+    Strangers commit to evidence (`evidence_of`) and show it as soon as they are asked to. With
+    ``judges`` off, comparisons wait in ``unjudged`` until `judge` is called, with ``shows`` off
+    what is to be shown in ``asked`` until `show` is.
     """
 
-    def __init__(self, *, judges: bool = True, known: int = 0, **options: Any) -> None:
+    def __init__(
+        self, *, judges: bool = True, shows: bool = True, known: int = 0, **options: Any
+    ) -> None:
         self.s = scheduler(references=known_answers(known) if known else None, **options)
-        self.judges = judges
+        self.judges, self.shows = judges, shows
+        self.asked: deque[fx.Reveal] = deque()
+        # What was committed to.
+        self.evidence: dict[AttemptId, bytes] = {}
         self.now = 0.0
         self.items: dict[AttemptId, tuple[NodeId, JobItem]] = {}
         self.held: dict[NodeId, dict[AttemptId, JobItem]] = {}
@@ -53,15 +65,24 @@ class Stage:
     def do(self, event: ev.Event, *, now: float | None = None) -> list[fx.Effect]:
         self.now = self.now if now is None else now
         effects = self.note(self.s.handle(event, now=self.now))
-        while self.judges and self.unjudged:
-            effects += self.judge()
+        while (self.shows and self.asked) or (self.judges and self.unjudged):
+            effects += self.show() if self.shows and self.asked else self.judge()
         return effects
+
+    def show(self, *, instead: bytes | None = None) -> list[fx.Effect]:
+        """Let the node that was asked first show what it committed to, or something else."""
+        asked = self.asked.popleft()
+        return self.say(asked, instead or self.evidence[asked.attempt_id])
+
+    def say(self, asked: fx.Reveal, evidence: bytes | None) -> list[fx.Effect]:
+        """Let a node answer to what it was asked for: None if it does not have it."""
+        return self.do(ev.EvidenceShown(asked.node_id, asked.attempt_id, evidence))
 
     def judge(self, *, agrees: bool | None = None) -> list[fx.Effect]:
         """Say how the oldest comparison ended: as the outputs do, or as told."""
         compare = self.unjudged.popleft()
         if agrees is None:
-            agrees = compare.trusted.output == compare.answer.output
+            agrees = compare.trusted.output == compare.answer.output and compare.fault != "forged"
         reason = "" if agrees else "the outputs differ"
         cosine = 1.0 if agrees else 0.1
         return self.note(
@@ -82,6 +103,8 @@ class Stage:
                     self.held.get(effect.node_id, {}).pop(attempt_id, None)
             elif isinstance(effect, fx.Compare):
                 self.unjudged.append(effect)
+            elif isinstance(effect, fx.Reveal):
+                self.asked.append(effect)
         return effects
 
     def join(self, node_id: NodeId, **options: Any) -> list[fx.Effect]:
@@ -113,16 +136,25 @@ class Stage:
     def answer_items(
         self, node_id: NodeId, *items: JobItem, output: bytes | None = None, trait: int = 0
     ) -> list[fx.Effect]:
-        results = tuple(
-            ev.Finished(
-                AttemptId(item.attempt_id),
-                right(item) if output is None else output,
-                0.01,
-                trait=trait,
+        node = self.s.board.nodes.get(node_id)
+        trusted = node is not None and node.trusted
+        results = []
+        for item in items:
+            attempt_id = AttemptId(item.attempt_id)
+            said = right(item) if output is None else output
+            evidence = evidence_of(said)
+            self.evidence[attempt_id] = evidence
+            results.append(
+                ev.Finished(
+                    attempt_id,
+                    said,
+                    0.01,
+                    evidence if trusted else b"",
+                    trait,
+                    b"" if trusted else commitment_to(evidence),
+                )
             )
-            for item in items
-        )
-        return self.do(ev.AttemptsFinished(node_id, results), now=self.now + 0.02)
+        return self.do(ev.AttemptsFinished(node_id, tuple(results)), now=self.now + 0.02)
 
     def texts(self, node_id: NodeId) -> list[str]:
         """Return what the node holds now."""

@@ -1,0 +1,460 @@
+"""Evidence that nodes keep until they are asked: when that is, and what becomes of who hides it."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import pytest
+
+from browser_node import protocol as p
+from browser_node.agreement import Verdict
+from browser_node.protocol import AttemptId, CloseCode, JobItem, ModelDigest, NodeId
+from orchestrator.domain import checking
+from orchestrator.domain import effects as fx
+from orchestrator.domain import events as ev
+from orchestrator.domain.node_session import Admission, Close, NodeSession, Notify
+from orchestrator.domain.references import References
+from orchestrator.domain.trust import Policy
+from tests.arena import manifest
+from tests.orchestrator.domain.fleet_of import SPARE, TAB, WORKER, job
+from tests.orchestrator.domain.stage import (
+    CLOUD,
+    EDGE,
+    LIE,
+    POLICY,
+    WRONG,
+    Stage,
+    evidence_of,
+    right,
+    with_newcomer,
+)
+
+TOO_LATE_S = checking.SHOW_WITHIN_S + 0.1
+
+
+def audited(share: float = 1.0, **options: object) -> Stage:
+    """Return a stage whose nodes show nothing until they are told to, and one trusted tab."""
+    policy = Policy(audit_share=share)
+    st = Stage(policy=policy, shows=False, judges=False, **options)  # type: ignore[arg-type]
+    st.join(WORKER, trusted=True)
+    st.join(TAB)
+    return st
+
+
+def answered(st: Stage, name: str = "j", output: bytes | None = None) -> None:
+    """Have a job answered by the tab."""
+    st.submit(job(name))
+    st.answer(TAB, output)
+
+
+# ── who is asked, and when ───────────────────────────────────────────────────────────────────────
+
+
+def test_who_is_not_audited_shows_nothing() -> None:
+    st = audited(share=0.0)
+
+    answered(st)
+
+    assert st.answers() == {"j": EDGE}
+    assert not st.asked
+
+
+def test_an_audit_asks_once_the_answer_is_delivered_and_runs_when_it_is_shown() -> None:
+    st = audited()
+
+    answered(st)
+    before = st.texts(WORKER)
+    st.show()
+
+    assert st.answers() == {"j": EDGE}
+    assert (before, st.texts(WORKER)) == ([], ["text of j"])
+
+
+def test_what_is_compared_is_what_was_shown() -> None:
+    st = audited()
+    answered(st)
+    st.show()
+
+    st.answer(WORKER)
+
+    [compare] = st.unjudged
+    output = right(p.Task(input="text of j"))
+    assert compare.answer == p.Answer(output=output, evidence=evidence_of(output))
+    assert compare.trusted == compare.answer
+    assert compare.fault is None
+
+
+def test_evidence_that_came_with_the_answer_is_not_asked_for() -> None:
+    st = audited()
+    st.submit(job("j"))
+    [attempt_id] = st.held[TAB]
+    result = ev.Finished(attempt_id, b"out", 0.01, b"what it rests on")
+
+    st.do(ev.AttemptsFinished(TAB, (result,)))
+    st.answer(WORKER)
+
+    assert not st.asked
+    assert st.unjudged[0].answer.evidence == b"what it rests on"
+
+
+def test_an_answer_that_rests_on_nothing_but_itself_is_compared_at_once() -> None:
+    st = audited()
+    st.submit(job("j"))
+    [attempt_id] = st.held[TAB]
+
+    st.do(ev.AttemptsFinished(TAB, (ev.Finished(attempt_id, b"out", 0.01),)))
+    st.answer(WORKER)
+
+    assert not st.asked
+    assert st.unjudged[0].fault is None
+
+
+def test_a_replay_is_compared_when_its_evidence_is_there() -> None:
+    st = Stage(policy=POLICY, shows=False, known=8)
+    st.join(WORKER, trusted=True)
+    st.join(TAB, newcomer=True)
+
+    st.answer(TAB, only=1)
+    before = st.standing(TAB).agreed
+    st.show()
+
+    assert (before, st.standing(TAB).agreed) == (0, 1)
+
+
+def test_a_late_answer_is_asked_for_what_it_rests_on_and_compared() -> None:
+    st = audited(share=0.0)
+    st.submit(job("j"))
+    late = list(st.held[TAB].values())
+    for _ in range(40):
+        st.do(ev.Tick(), now=st.now + 0.25)
+        if st.held.get(WORKER):
+            break
+    st.answer(WORKER)
+
+    st.answer_items(TAB, *late, output=WRONG)
+    waiting = len(st.unjudged)
+    st.show()
+
+    assert waiting == 0
+    [compare] = st.unjudged
+    assert (compare.answer.output, compare.answer.evidence) == (WRONG, evidence_of(WRONG))
+
+
+def hedged() -> tuple[Stage, JobItem]:
+    """Return a stage on which the tab lied before the hedge on the CPU worker, which goes on."""
+    st = audited(share=0.0, hedge_share=1.0)
+    st.submit(job("j"))
+    for _ in range(40):
+        st.do(ev.Tick(), now=st.now + 0.1)
+        if st.held.get(WORKER):
+            break
+    [hedge] = st.held[WORKER].values()
+    st.answer(TAB, WRONG)
+    return st, hedge
+
+
+def test_a_stranger_that_won_against_a_hedge_and_left_is_judged_without_its_evidence() -> None:
+    st, hedge = hedged()
+    st.leave(TAB)
+
+    st.answer_items(WORKER, hedge)
+
+    assert st.unjudged[0].fault == "unshown"
+
+
+def test_a_stranger_that_won_against_a_hedge_is_asked_when_the_cpu_worker_answers() -> None:
+    st, hedge = hedged()
+    before = len(st.asked)
+
+    st.answer_items(WORKER, hedge)
+    st.show()
+
+    assert before == 0
+    [compare] = st.unjudged
+    assert (compare.answer.output, compare.answer.evidence) == (WRONG, evidence_of(WRONG))
+
+
+# ── who does not show it ─────────────────────────────────────────────────────────────────────────
+
+
+def test_who_does_not_show_it_in_time_is_audited_without() -> None:
+    st = audited()
+    answered(st)
+
+    st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+    st.answer(WORKER)
+
+    [compare] = st.unjudged
+    assert (compare.fault, compare.answer.evidence) == ("unshown", b"")
+
+
+def test_not_to_show_it_in_time_is_a_failure_of_the_nodes_own() -> None:
+    st = audited()
+    answered(st)
+    before = st.standing(TAB).consecutive
+
+    st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+
+    assert st.standing(TAB).consecutive == before // 2
+    assert st.s.board.nodes[TAB].retry_at > st.now
+
+
+def test_to_say_that_it_has_it_no_more_is_no_better() -> None:
+    st = audited()
+    answered(st)
+
+    st.say(st.asked.popleft(), None)
+    st.answer(WORKER)
+
+    assert st.unjudged[0].fault == "unshown"
+    assert st.s.board.nodes[TAB].retry_at > st.now
+
+
+def test_who_leaves_is_audited_without_and_has_failed_at_nothing() -> None:
+    st = audited()
+    answered(st)
+    before = st.standing(TAB).consecutive
+
+    st.leave(TAB)
+    st.answer(WORKER)
+
+    assert st.unjudged[0].fault == "unshown"
+    assert st.standing(TAB).consecutive == before
+
+
+def test_a_liar_that_leaves_when_it_is_asked_is_found_out_all_the_same() -> None:
+    st = audited()
+    answered(st, output=WRONG)
+    st.leave(TAB)
+    st.answer(WORKER)
+
+    st.judge()
+
+    assert st.answers() == {"j": LIE}
+    assert st.standing(TAB).strikes == 1
+
+
+def test_what_a_node_shows_after_it_came_back_is_too_late() -> None:
+    st = audited()
+    answered(st)
+    asked = st.asked.popleft()
+    st.leave(TAB)
+    st.join(TAB)
+
+    st.say(asked, evidence_of(b"whatever"))
+    st.answer(WORKER)
+
+    assert st.unjudged[0].fault == "unshown"
+
+
+def test_other_evidence_than_was_committed_to_is_forged() -> None:
+    st = audited()
+    answered(st, output=WRONG)
+
+    st.show(instead=evidence_of(right(p.Task(input="text of j"))))
+    st.answer(WORKER)
+
+    assert st.unjudged[0].fault == "forged"
+    st.judge()
+    assert st.standing(TAB).strikes == 1
+
+
+def test_evidence_that_nobody_asked_for_changes_nothing() -> None:
+    st = audited(share=0.0)
+    answered(st)
+
+    effects = st.do(ev.EvidenceShown(TAB, AttemptId("a1"), b"look"))
+    effects += st.do(ev.EvidenceShown(NodeId("nobody"), AttemptId("a1"), None))
+
+    assert effects == []
+
+
+def test_time_in_which_the_process_did_not_run_does_not_count() -> None:
+    st = audited()
+    answered(st)
+
+    st.do(ev.Overslept(60.0), now=st.now + 60.0)
+    st.do(ev.Tick())
+    in_time = st.texts(WORKER)
+    st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+
+    assert (in_time, st.texts(WORKER)) == ([], ["text of j"])
+
+
+def test_audits_to_come_are_counted_with_those_that_wait() -> None:
+    st = audited(max_queued=10_000)
+    for number in range(checking.AUDITS_KEPT + 5):
+        answered(st, f"j{number}")
+
+    assert len(st.asked) == checking.AUDITS_KEPT
+    assert st.s.counters.audits_dropped == 5
+
+
+def test_evidence_that_is_too_much_to_keep_is_not_audited() -> None:
+    st = audited()
+    st.do(ev.CapacityChanged(WORKER, 0, "active", ""))
+    large = bytes(1 << 20)
+    for number in range(20):
+        st.submit(job(f"j{number}"))
+        [attempt_id] = st.held.pop(TAB)
+        result = ev.Finished(attempt_id, b"out", 0.01, commitment=p.commitment_to(large))
+        st.do(ev.AttemptsFinished(TAB, (result,)))
+        st.say(st.asked.popleft(), large)
+
+    kept = sum(audit.size_bytes for audit in st.s.checking.audits)
+    assert kept <= checking.AUDIT_BYTES_KEPT
+    assert st.s.counters.audits_dropped == 5
+
+
+# ── customers that wait ──────────────────────────────────────────────────────────────────────────
+
+
+def test_no_customer_waits_for_what_a_newcomer_has_to_show() -> None:
+    st = with_newcomer(shows=False)
+    st.submit(job("j"))
+    st.answer(TAB)
+
+    st.answer(WORKER)
+    delivered = st.answers()
+    st.show()
+
+    assert delivered == {"j": CLOUD}
+    assert st.standing(TAB).agreed == 1
+
+
+def test_a_newcomer_that_has_shown_it_by_then_is_delivered() -> None:
+    st = with_newcomer(shows=False)
+    st.submit(job("j"))
+    st.answer(TAB)
+    st.show()
+
+    st.answer(WORKER)
+
+    assert st.answers() == {"j": EDGE}
+
+
+def pair(**options: object) -> Stage:
+    st = Stage(policy=POLICY, shows=False, **options)  # type: ignore[arg-type]
+    st.join(WORKER, trusted=True)
+    st.join(TAB, network="here")
+    st.join(SPARE, network="there")
+    st.submit(job("j", verify="always"))
+    st.answer(TAB)
+    st.answer(SPARE)
+    return st
+
+
+def test_a_pair_is_compared_when_both_have_shown_what_they_answered_by() -> None:
+    st = pair()
+
+    st.show()
+    waiting = st.answers()
+    st.show()
+
+    assert waiting == {}
+    assert st.answers() == {"j": EDGE}
+
+
+@pytest.mark.parametrize("ends", ["leaves", "time", "forges"])
+def test_a_pair_of_which_one_does_not_show_it_is_left_to_the_cpu_worker(
+    ends: Literal["leaves", "time", "forges"],
+) -> None:
+    st = pair()
+    st.show()
+
+    if ends == "leaves":
+        st.leave(SPARE)
+    elif ends == "time":
+        st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+    else:
+        st.show(instead=b"other")
+    waiting = st.answers()
+    st.answer(WORKER)
+
+    assert waiting == {}
+    assert st.answers() == {"j": CLOUD}
+    assert st.standing(SPARE).strikes == (1 if ends == "forges" else 0)
+
+
+# ── frames ───────────────────────────────────────────────────────────────────────────────────────
+
+MODEL = ModelDigest("5" * 64)
+NODE = NodeId("tab")
+
+
+def session() -> NodeSession:
+    """Return the session of a node that was welcomed and holds attempt "a"."""
+    made = NodeSession(
+        trusted=False,
+        admit=lambda _: Admission(NODE, "ticket"),
+        models={MODEL: manifest("extractive-summary")},
+        references=References(random.Random(1)),
+        agree=lambda *_: Verdict(agrees=True, min_cosine=1.0, reason=""),
+    )
+    runtime = p.Runtime(kind="native", backend="onnxruntime", threads=1)
+    hello = p.Hello(versions=(1,), runtime=runtime, device=p.Device(cores=1))
+    made.receive(p.encode(hello), now=0.0)
+    made.hold((p.JobItem(attempt_id="a", digest=MODEL, lease_s=5, tokens=3, input="text"),))
+    return made
+
+
+def result(*, evidence: bytes = b"", commitment: bytes = b"") -> bytes:
+    one = p.Result(
+        attempt_id="a", output=b"out", evidence=evidence, compute_s=0.1, commitment=commitment
+    )
+    return p.encode(p.Results(items=(one,)))
+
+
+def revealed(*attempt_ids: str) -> bytes:
+    items = tuple(p.Shown(attempt_id=one, evidence=b"seen") for one in attempt_ids)
+    return p.encode(p.Revealed(items=items))
+
+
+def test_a_commitment_reaches_the_scheduler() -> None:
+    [step] = session().receive(result(commitment=bytes(range(32))), now=1.0)
+
+    assert isinstance(step, Notify)
+    assert isinstance(step.event, ev.AttemptsFinished)
+    assert step.event.results[0].commitment == bytes(range(32))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"commitment": bytes(31)}, {"commitment": bytes(32), "evidence": b"as well"}],
+)
+def test_a_commitment_that_is_none_closes_the_socket(fields: dict[str, bytes]) -> None:
+    [step] = session().receive(result(**fields), now=1.0)
+
+    assert isinstance(step, Close)
+    assert step.code == CloseCode.BAD_FRAME
+
+
+def test_what_a_node_shows_when_asked_reaches_the_scheduler_once() -> None:
+    node = session()
+    frame = node.reveal(AttemptId("a"))
+
+    [step] = node.receive(revealed("a"), now=1.0)
+    [again] = node.receive(revealed("a"), now=1.0)
+
+    assert frame == p.Reveal(attempt_ids=("a",))
+    assert step == Notify(ev.EvidenceShown(NODE, AttemptId("a"), b"seen"))
+    assert isinstance(again, Close)
+
+
+def test_evidence_that_nobody_asked_the_node_for_closes_the_socket() -> None:
+    [step] = session().receive(revealed("a"), now=1.0)
+
+    assert isinstance(step, Close)
+    assert step.code == CloseCode.OUT_OF_ORDER
+    assert "not asked for" in step.reason
+
+
+def test_a_reveal_is_an_effect_for_the_node_that_answered() -> None:
+    st = audited()
+    st.submit(job("j"))
+    [attempt_id] = st.held[TAB]
+
+    effects = st.answer(TAB)
+
+    assert [e for e in effects if isinstance(e, fx.Reveal)] == [fx.Reveal(TAB, attempt_id)]
