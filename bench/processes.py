@@ -20,6 +20,11 @@ def cpu_seconds(pid: int) -> float:
     return _cpu_of(Path(f"/proc/{pid}/stat"))
 
 
+def main_cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process's main thread, where a server's event loop runs."""
+    return _cpu_of(Path(f"/proc/{pid}/task/{pid}/stat"))
+
+
 def thread_cpu_seconds(pid: int, name: str) -> float:
     """Return the CPU time of the process's threads whose name starts with ``name``."""
     total = 0.0

@@ -64,7 +64,7 @@ def test_a_figure_may_have_to_be_large(value: float, verdict: str) -> None:
 
 
 def sample(cpu_us: float, p50_ms: float) -> Sample:
-    return Sample(cpu_us=cpu_us, p50_ms=p50_ms, p99_ms=9.0, per_s=100.0)
+    return Sample(cpu_us=cpu_us, p50_ms=p50_ms, p99_ms=9.0, per_s=100.0, loop_us=cpu_us / 2 + 10)
 
 
 def test_dispatch_compares_rounds_with_the_echo_of_the_same_round() -> None:
@@ -75,6 +75,7 @@ def test_dispatch_compares_rounds_with_the_echo_of_the_same_round() -> None:
 
     assert [(f.name, round(f.value, 3)) for f in found.figures] == [
         ("CPU ratio: POST /x, 1 connection", 2.0),
+        ("CPU ratio, event loop alone: POST /x, 1 connection", 1.714),
         ("added p50: POST /x, 1 connection", 0.4),
     ]
 
