@@ -1,4 +1,4 @@
-"""HTTP connections that end: uvicorn's protocol with bounds on size and time.
+"""HTTP connections that end: requests are read off a socket, within bounds of size and time.
 
 A connection is always in one of these states, and one sweep over all of them ends those that stay:
 
@@ -11,25 +11,31 @@ A connection is always in one of these states, and one sweep over all of them en
 
 In any other it waits for us. Times are looked at once a sweep, not with a timer each: every request
 would set and cancel several.
+
+uvicorn makes a connection for each socket that it accepts, as it would its own, and tells them when
+it stops. Requests are parsed by llhttp.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import httptools
 import orjson
-from starlette.types import Scope
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
 
 from orchestrator.errors import ApiError, BadRequest, RequestTimeout
 from orchestrator.transport.bounds import Bounds, too_long, too_many
-from orchestrator.transport.cycle import EXTENSIONS, Cycle, Forgiving, read_target
+from orchestrator.transport.cycle import EXTENSIONS, STATUS_LINE, Cycle, read_target
 from orchestrator.transport.upgrade import head_without_upgrade, is_handshake
+from orchestrator.transport.wire import Wire
 
 # "Hardly": fewer bytes than these in ``idle_s``. Whatever is slower is not a network.
 BODY_PACE_BYTES: Final = 1 << 10
@@ -38,34 +44,52 @@ LINGER_S: Final = 2.0
 LOOK_EVERY_S: Final = 1.0
 # Requests sent ahead on one connection while the first is being answered.
 PIPELINE_MAX: Final = 64
+# So much of a body is kept until the application asks for it; then the client has to wait.
+HELD_BODY_BYTES: Final = 64 << 10
 
 _Wait = Literal["head", "body", "rest", "next", "refused"]
 
 
-def bounded_http(bounds: Bounds) -> type[asyncio.Protocol]:
-    """Return the protocol class to give to uvicorn as ``http``."""
+def bounded_http(bounds: Bounds) -> Callable[..., HttpConnection]:
+    """Return what to give to uvicorn as ``http``."""
     sweep = Sweep(min(LOOK_EVERY_S, bounds.headers_timeout_s / 4, bounds.idle_s / 4))
-
-    class Bounded(BoundedHttp):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self.bounds = bounds
-            self.sweep = sweep
-
-    return Bounded
+    return functools.partial(HttpConnection, bounds, sweep)
 
 
-class BoundedHttp(HttpToolsProtocol):
-    """One connection. `bounded_http` makes the class with the bounds."""
+class HttpConnection:
+    """One connection, an `asyncio.Protocol` in all but name. `bounded_http` makes them."""
 
-    bounds: Bounds
-    sweep: Sweep
-    cycle: Cycle
-    # Whose turn comes when the one before is answered.
-    pipeline: deque[Cycle]  # type: ignore[assignment]
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        bounds: Bounds,
+        sweep: Sweep,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.bounds = bounds
+        self.sweep = sweep
+        self.loop = _loop or asyncio.get_running_loop()
+        self.config = config
+        self.app = config.loaded_app
+        self.server_state = server_state
+        self.tasks = server_state.tasks
+        self.app_state = app_state
+        self.wire: Wire = None  # type: ignore[assignment] # until it is connected
+        self._new_parser()
+        # What all requests' scopes have in common.
+        self._common: dict[str, Any] = {}
+        # Of the request that is being read.
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._hosts = 0
+        self._expects_100_continue = False
+        self.scope: dict[str, Any] = {}
+        # The last one whose head was complete, the one that is being answered, and those behind it.
+        self.cycle: Cycle | None = None
+        self._answered: Cycle | None = None
+        self.pipeline: deque[Cycle] = deque()
         self._in_head = True
         # Whether a request ever began; before, nobody waits to be told anything.
         self._asked = False
@@ -86,17 +110,44 @@ class BoundedHttp(HttpToolsProtocol):
         self._unread_since_s: float | None = None
         self._unread_bytes = 0
 
+    def _new_parser(self) -> None:
+        self.parser: Any = httptools.HttpRequestParser(self)
+        # What came before a `connection: close` is still answered.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
     # ── what comes ───────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._plain: Any = transport
-        super().connection_made(Forgiving(transport))  # type: ignore[arg-type]
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        self.wire = Wire(transport)
+        self._common = {
+            "type": "http",
+            "asgi": {"version": self.config.asgi_version, "spec_version": "2.3"},
+            "server": get_local_addr(transport),  # type: ignore[arg-type]
+            "client": get_remote_addr(transport),  # type: ignore[arg-type]
+            "scheme": "https" if is_ssl(transport) else "http",  # type: ignore[arg-type]
+            "root_path": "",
+            "extensions": EXTENSIONS,
+        }
         self._wait, self._since_s = "head", self.loop.time()
         self.sweep.add(self, self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.server_state.connections.discard(self)
         self.sweep.discard(self)
-        super().connection_lost(exc)
+        answered = self._answered
+        if answered is not None and not answered.response_complete:
+            answered.disconnect()
+        while self.pipeline:
+            self.pipeline.popleft().disconnect()
+        self.wire.resume_writing()
+        if exc is None:
+            self.wire.close()
+        # It holds our methods: no cycle of the two.
+        self.parser = None
+
+    def eof_received(self) -> None:
+        """Close: who says nothing more is taken to have left."""
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -111,8 +162,9 @@ class BoundedHttp(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as asked:
                 rest = data[asked.args[0] :]
             except httptools.HttpParserError:
-                why, self._why = self._why, None
-                self._refuse(why or BadRequest("This is not a valid HTTP/1.1 request."))
+                # Not in a variable: its traceback holds this frame.
+                self._refuse(self._why or BadRequest("This is not a valid HTTP/1.1 request."))
+                self._why = None
                 return
             if not self._declines_upgrade():
                 return
@@ -121,11 +173,25 @@ class BoundedHttp(HttpToolsProtocol):
         if self._in_head or (cycle is not None and cycle.more_body):
             self._count_headless()
 
+    # The parser calls these.
+
     def on_message_begin(self) -> None:
         self._in_head = self._asked = True
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
+        self._hosts = 0
+        self._expects_100_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._expects_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._moved = True
@@ -133,82 +199,95 @@ class BoundedHttp(HttpToolsProtocol):
         bounds = self.bounds
         if len(self.headers) > bounds.headers_max:
             self._stop(too_many(len(self.headers), bounds.headers_max))
-        if [name for name, _ in self.headers].count(b"host") > 1:
+        if self._hosts > 1:
             # RFC 9112, 3.2. Whoever stands before us may go by the other one.
             self._stop(BadRequest("The request names more than one Host: send one."))
         # Summed up only where what came could be too much: most requests come in one short piece.
         if self._headless_bytes + self._piece_bytes > bounds.headers_max_bytes:
             size_bytes = len(self.url) + sum(
-                len(name) + len(value) + 4 for name, value in self.headers
+                [len(name) + len(value) + 4 for name, value in self.headers]
             )
             if size_bytes > bounds.headers_max_bytes:
                 self._stop(too_long(size_bytes, bounds.headers_max_bytes))
         self._headless_bytes = 0
-        http_version = self.parser.get_http_version()
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": http_version,
-            "method": self.parser.get_method().decode("ascii"),
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": "",
-            "headers": self.headers,
-            "state": self.app_state.copy(),
-            "extensions": EXTENSIONS,
-        }
-        self.scope = scope  # type: ignore[assignment]
-        upgrades = self.parser.should_upgrade()
+        parser = self.parser
+        http_version = parser.get_http_version()
+        scope = self._common.copy()
+        scope["http_version"] = http_version
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["headers"] = self.headers
+        scope["state"] = self.app_state.copy()
+        self.scope = scope
+        upgrades = parser.should_upgrade()
         if not upgrades:
-            self._ask(scope, keep_alive=http_version == "1.1" and self.parser.should_keep_alive())
+            self._ask(scope, http_version == "1.1" and parser.should_keep_alive())
         # Not before: a request refused up to here has no cycle, the last one is another's.
         self._in_head = upgrades
 
-    def _ask(self, scope: Scope, *, keep_alive: bool) -> None:
+    def on_body(self, body: bytes) -> None:
+        self._moved = True
+        self._body_bytes += len(body)
+        cycle = self.cycle
+        # That of a request which asks for another protocol is nobody's.
+        if self._in_head or cycle is None or cycle.response_complete:
+            return
+        if cycle.hold(body) > HELD_BODY_BYTES:
+            self.wire.pause_reading()
+
+    def on_message_complete(self) -> None:
+        cycle = self.cycle
+        if not (self._in_head or cycle is None or cycle.response_complete):
+            cycle.end_body()
+
+    # ── what is answered ─────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, scope: dict[str, Any], keep_alive: bool) -> None:
         """Put the request to the application, behind those that it has not answered yet."""
         scope["path"], scope["raw_path"], scope["query_string"] = read_target(self.url)
         last = self.cycle
-        self.cycle = Cycle(self, scope, keep_alive=keep_alive)
+        cycle = self.cycle = Cycle(
+            self.wire,
+            scope,
+            self.server_state.default_headers,
+            self.on_answered,
+            self._expects_100_continue,
+            keep_alive,
+        )
         if last is None or last.response_complete:
-            self._answer(self.cycle)
+            self._answer(cycle)
             return
-        self.flow.pause_reading()
-        self.pipeline.append(self.cycle)
+        self.wire.pause_reading()
+        self.pipeline.append(cycle)
         if len(self.pipeline) > PIPELINE_MAX:
             self._stop(
                 BadRequest(f"More than {PIPELINE_MAX} requests wait on this connection: use more.")
             )
 
     def _answer(self, cycle: Cycle) -> None:
+        self._answered = cycle
         answering = cycle.run(self.app, self.tasks)
         # Named: a number of its own would be written out for each.
         self.tasks.add(asyncio.Task(answering, loop=self.loop, name="request"))
 
-    def on_body(self, body: bytes) -> None:
-        self._moved = True
-        self._body_bytes += len(body)
-        # That of a request which asks for another protocol is nobody's.
-        if self._in_head or self.cycle.response_complete:
-            return
-        if self.cycle.hold(body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-
-    def on_message_complete(self) -> None:
-        if self._in_head or self.cycle.response_complete:
-            return
-        self.cycle.more_body = False
-        self.cycle.message_event.set()
-
-    def on_response_complete(self) -> None:
+    def on_answered(self) -> None:
+        """Go on with the next request, if it is there already."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.wire.transport.is_closing():
             return
-        self.flow.resume_reading()
+        self.wire.resume_reading()
         if self.pipeline:
             self._answer(self.pipeline.popleft())
         else:
             self._quiet = True
+
+    def shutdown(self) -> None:
+        """Close, once all is answered that was asked: the server stops."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.wire.close()
+        else:
+            self.cycle.keep_alive = False
+
+    # ── what is too much, or not for us ──────────────────────────────────────────────────────────
 
     def _count_headless(self) -> None:
         """Bound what is neither a whole head nor a body: the parser keeps it until it ends."""
@@ -218,10 +297,6 @@ class BoundedHttp(HttpToolsProtocol):
         self._headless_bytes += self._piece_bytes
         if self._headless_bytes > self.bounds.headers_max_bytes:
             self._refuse(too_long(self._headless_bytes, self.bounds.headers_max_bytes))
-
-    def _should_upgrade(self) -> bool:
-        """Keep uvicorn from answering a request that asks for an upgrade: it is parsed again."""
-        return True
 
     def _declines_upgrade(self) -> bool:
         """Return whether the request is to be read as usual; else it has been dealt with."""
@@ -236,10 +311,22 @@ class BoundedHttp(HttpToolsProtocol):
             method, target=self.url, http_version=http_version, fields=self.headers
         ):
             return True
-        self.sweep.discard(self)
-        self.transport = self._plain
-        self.handle_websocket_upgrade()
+        self._hand_over()
         return False
+
+    def _hand_over(self) -> None:
+        """Leave the connection to uvicorn's protocol for WebSockets, from the handshake on."""
+        self.sweep.discard(self)
+        self.server_state.connections.discard(self)
+        transport = self.wire.transport
+        make: Any = self.config.ws_protocol_class
+        protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        protocol.connection_made(transport)
+        fields = [b"%b: %b\r\n" % field for field in self.headers]
+        protocol.data_received(b"GET %b HTTP/1.1\r\n%b\r\n" % (self.url, b"".join(fields)))
+        transport.set_protocol(protocol)
 
     def _ask_again(self) -> bytes:
         """Return the head of the request as if it had not asked, for a parser of its own.
@@ -247,9 +334,7 @@ class BoundedHttp(HttpToolsProtocol):
         The last one takes all that follows for another protocol, a body too. The new one alone
         says where bodies end.
         """
-        self.parser = httptools.HttpRequestParser(self)
-        # As uvicorn's: what came before a `connection: close` is still answered.
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._new_parser()
         return head_without_upgrade(
             self.scope["method"],
             target=self.url,
@@ -275,34 +360,37 @@ class BoundedHttp(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             # A word in the middle of an answer, or ahead of one, would be taken for it.
             if cycle.response_started or self._in_head or self.pipeline:
-                self.transport.abort()
+                self.wire.transport.abort()
                 return
             # The application must not answer as well.
-            cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.disconnect()
         body = orjson.dumps(error.envelope())
-        self.transport.write(
+        self.wire.write(
             STATUS_LINE[error.status]
             + b"content-type: application/json\r\nconnection: close\r\nx-request-id: req_%s\r\n"
             b"content-length: %d\r\n\r\n" % (secrets.token_hex(12).encode(), len(body)) + body
         )
         self._wait, self._since_s = "refused", self.loop.time()
-        if self.transport.can_write_eof():
+        transport = self.wire.transport
+        if transport.can_write_eof():
             # Closed while more comes, the socket would be reset, and the answer lost with it.
-            self.transport.write_eof()
+            transport.write_eof()
         else:
-            self.transport.close()
+            transport.close()
 
     # ── what does not come, or does not go ───────────────────────────────────────────────────────
 
+    def pause_writing(self) -> None:
+        self.wire.pause_writing()
+
     def resume_writing(self) -> None:
         self._unread_since_s = None
-        super().resume_writing()
+        self.wire.resume_writing()
 
     def look(self, now: float) -> None:
         """End the connection if it has been in one state for too long; ``now`` is loop time."""
         if self._is_stalled(now):
-            self.transport.abort()
+            self.wire.transport.abort()
             return
         wait = self._waits_for()
         if wait != self._wait or (
@@ -310,27 +398,27 @@ class BoundedHttp(HttpToolsProtocol):
         ):
             self._wait, self._since_s, self._mark_bytes = wait, now, self._body_bytes
             return
+        if wait is None:
+            return
         waited_s = now - self._since_s
-        match wait:
-            case "head" if waited_s >= self.bounds.headers_timeout_s:
+        if wait == "head":
+            if waited_s >= self.bounds.headers_timeout_s:
                 self._give_up_head()
-            case "body" if waited_s >= self.bounds.idle_s:
+        elif wait == "body":
+            if waited_s >= self.bounds.idle_s:
                 self._refuse(
                     RequestTimeout("The request's body stopped coming: send the request again.")
                 )
-            case "rest" if waited_s >= self.bounds.idle_s:
-                self.transport.abort()
-            case "next" if waited_s >= self.bounds.keep_alive_s:
-                self.transport.close()
-            case "refused" if waited_s >= LINGER_S:
-                self.transport.abort()
-            case _:
-                pass
+        elif wait == "next":
+            if waited_s >= self.bounds.keep_alive_s:
+                self.wire.close()
+        elif waited_s >= (LINGER_S if wait == "refused" else self.bounds.idle_s):
+            self.wire.transport.abort()
 
     def _give_up_head(self) -> None:
         if not self._asked:
             # It never asked anything: a browser's spare connection, or a port scan.
-            self.transport.close()
+            self.wire.close()
         else:
             self._refuse(
                 RequestTimeout(
@@ -344,17 +432,17 @@ class BoundedHttp(HttpToolsProtocol):
         if self._refused:
             return "refused"
         # What we do not read cannot come.
-        if self.transport.is_closing() or self.flow.read_paused:
+        if self.wire.read_paused or self.wire.transport.is_closing():
             return None
         if self._in_head:
             return "head"
         cycle = self.cycle
-        if cycle.response_complete:
+        if cycle is None or cycle.response_complete:
             return "next" if self._quiet else "rest"
         return "body" if cycle.more_body and not cycle.waiting_for_100_continue else None
 
     def _is_stalled(self, now: float) -> bool:
-        unread_bytes = self.transport.get_write_buffer_size()
+        unread_bytes = self.wire.transport.get_write_buffer_size()
         if not unread_bytes:
             self._unread_since_s = None
             return False
@@ -373,16 +461,16 @@ class Sweep:
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
-        self._open: set[BoundedHttp] = set()
+        self._open: set[HttpConnection] = set()
         self._sweeping = False
 
-    def add(self, connection: BoundedHttp, loop: asyncio.AbstractEventLoop) -> None:
+    def add(self, connection: HttpConnection, loop: asyncio.AbstractEventLoop) -> None:
         self._open.add(connection)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(self._every_s, self._look, loop)
 
-    def discard(self, connection: BoundedHttp) -> None:
+    def discard(self, connection: HttpConnection) -> None:
         self._open.discard(connection)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
