@@ -6,6 +6,7 @@ answer in twenty is asked for. Kept in memory, for a while, and shown once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -37,6 +38,13 @@ class Commitments:
         """How much evidence is kept."""
         return self._bytes
 
+    @property
+    def drop_at(self) -> float:
+        """When the oldest need not be kept any more; infinite if there is none."""
+        for kept in self._kept.values():
+            return kept.since_s + EVIDENCE_KEPT_S
+        return math.inf
+
     def commit(self, result: Result, *, now: float) -> Result:
         """Return ``result`` with a commitment in place of its evidence, which is kept."""
         evidence = result.evidence
@@ -44,12 +52,12 @@ class Commitments:
             return result
         self._kept[result.attempt_id] = _Kept(evidence, now)
         self._bytes += len(evidence)
-        self._drop_old(now)
+        self.drop_old(now)
         return msgspec.structs.replace(result, evidence=b"", commitment=commitment_to(evidence))
 
     def show(self, attempt_ids: Iterable[str], *, now: float) -> list[Shown]:
         """Return what the results of ``attempt_ids`` rested on, and forget it."""
-        self._drop_old(now)
+        self.drop_old(now)
         return [Shown(attempt_id=one, evidence=self._take(one)) for one in attempt_ids]
 
     def clear(self) -> None:
@@ -57,14 +65,12 @@ class Commitments:
         self._kept.clear()
         self._bytes = 0
 
-    def _drop_old(self, now: float) -> None:
-        # The latest stays, however large it is.
-        while len(self._kept) > 1:
-            oldest = next(iter(self._kept))
-            young = now - self._kept[oldest].since_s <= EVIDENCE_KEPT_S
-            if young and self._bytes <= EVIDENCE_KEPT_BYTES:
-                return
-            self._take(oldest)
+    def drop_old(self, now: float) -> None:
+        """Forget what is too old, and what is too much; not the latest, however large it is."""
+        while self._kept and (
+            self.drop_at <= now or (self._bytes > EVIDENCE_KEPT_BYTES and len(self._kept) > 1)
+        ):
+            self._take(next(iter(self._kept)))
 
     def _take(self, attempt_id: str) -> bytes | None:
         kept = self._kept.pop(attempt_id, None)

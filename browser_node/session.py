@@ -121,6 +121,12 @@ class NodeSession:
     @property
     def wake_at(self) -> float | None:
         """When the next `Tick` is due, in the time of ``now``; None when none is."""
+        over_at = self._over_at
+        return over_at if over_at is None else min(over_at, self._commitments.drop_at)
+
+    @property
+    def _over_at(self) -> float | None:
+        """When the state has lasted for too long, or the wait is over."""
         return self._heard_at + SILENCE_S if self.connected else self._due_at
 
     def handle(self, event: ev.Event, *, now: float) -> list[ev.Effect]:
@@ -279,8 +285,9 @@ class NodeSession:
 
     def _tick(self, now: float) -> None:
         self._drop(self._attempts.expired(now=now))
-        wake_at = self.wake_at
-        if wake_at is None or now < wake_at:
+        self._commitments.drop_old(now)
+        over_at = self._over_at
+        if over_at is None or now < over_at:
             return
         if self.state == "waiting":
             self._begin(now)

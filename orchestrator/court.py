@@ -158,7 +158,7 @@ class Court:
 
     def _judged(self, check_id: CheckId, verdict: Verdict | None) -> None:
         if verdict is None:
-            self._apply(ev.Judged(check_id, False, undecided=True))
+            self._apply(ev.Judged(check_id, False, undecided=True, unshown=True))
         else:
             self._apply(ev.Judged(check_id, verdict.agrees, verdict.min_cosine, verdict.reason))
 

@@ -37,6 +37,7 @@ PURE = [
     "browser_node/session_events.py",
     "browser_node/attempts.py",
     "browser_node/backoff.py",
+    "browser_node/commitments.py",
     "browser_node/politeness.py",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "orchestrator/domain").glob("*.py")),
 ]

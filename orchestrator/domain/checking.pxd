@@ -17,12 +17,12 @@ cdef class Checking:
     cdef public object audits
     cdef public Py_ssize_t _audit_bytes
     cdef public dict _asked
-    cdef public object _show_by
+    cdef public object _owing_at, _show_by
     cdef public Py_ssize_t _audits_coming
     cdef public object _late
     cdef public double _background
     cdef public dict _traits
-    cdef public object on_answered, place, on_failed
+    cdef public object on_answered, place, on_unpaired
 
     cpdef asked(self, Job job)
     @cython.locals(speed=Speed)
@@ -30,5 +30,5 @@ cdef class Checking:
 
 
 @cython.locals(commitment=bytes)
-cpdef claim_of(node_id, result)
+cpdef claim_of(node_id, result, double now)
 cpdef bint _may_replay(Job job) except -1

@@ -10,9 +10,10 @@
 Every comparison is an effect, as it takes longer than a placement; its outcome comes as an event.
 
 A stranger's answer comes with a commitment to its evidence, which is asked for once the answer is
-to be compared. It was given by then, so that to be asked tells the node nothing of use. Who does
-not show it, by leaving for example, is judged by its output alone: honest runtimes differ in its
-last digits, so it is wrong only where it says something else (`shapes.trait_of`).
+to be compared: it cannot be changed by then. Who does not show it, by leaving for example, is
+judged by its output alone. Honest runtimes differ in its last digits: it is wrong only where it
+says something else (`shapes.trait_of`), and where that is not known it counts (`trust.unshown`).
+Who is slow to show it gets nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from orchestrator.domain.trust import Identity, Policy
 AUDITS_KEPT: Final = 256
 AUDIT_BYTES_KEPT: Final = 16 << 20
 LATE_KEPT: Final = 512
-# A busy tab answers between two micro-batches; nodes keep evidence for longer.
+# A tab answers between two micro-batches: this late, it gets no more work and no customer waits.
+OWING_S: Final = 1.0
+# Nodes keep evidence for longer.
 SHOW_WITHIN_S: Final = 5.0
 REPLAYS_AT_ONCE: Final = 2
 # So often an audit is a replay although the CPU worker has time: texts that were never audited
@@ -90,6 +93,7 @@ class _Asked(msgspec.Struct):
     """A claim whose evidence was asked for, and what waits for that."""
 
     claim: Claim
+    is_owing: bool = False
     audits: list[_Audit] = []
     compares: list[tuple[CheckId, ModelDigest, Task, Answer | Claim, Claim]] = []
 
@@ -115,8 +119,9 @@ class Checking:
         self._check_number = 0
         self.audits: deque[_Audit] = deque()
         self._audit_bytes = 0
-        # What is to be shown, by node, and when that is too late, in the order of time.
+        # What is to be shown, by node, and when it is late and too late, in the order of time.
         self._asked: dict[NodeId, dict[AttemptId, _Asked]] = {}
+        self._owing_at: deque[tuple[float, NodeId, AttemptId]] = deque()
         self._show_by: deque[tuple[float, NodeId, AttemptId]] = deque()
         self._audits_coming = 0
         self._late: OrderedDict[AttemptId, _Late] = OrderedDict()
@@ -128,8 +133,8 @@ class Checking:
             None
         )
         self.place: Callable[[Job, float], None] = lambda job, now: None
-        # Told of a node that is here and does not show what it committed to.
-        self.on_failed: Callable[[Node, float], None] = lambda node, now: None
+        # Called with a job that waits for what one of its pair does not show; False if it has to.
+        self.on_unpaired: Callable[[Job, float], bool] = lambda job, now: False
 
     # ── newcomers ────────────────────────────────────────────────────────────────────────────────
 
@@ -198,12 +203,14 @@ class Checking:
     def tick(self, now: float) -> None:
         """Let go of what is old, and wait no longer for what does not come."""
         self._known.expire(now)
+        self.find_owing(now)
         while self._show_by and self._show_by[0][0] <= now:
             _, node_id, attempt_id = self._show_by.popleft()
             self._settle(node_id, attempt_id, None, now)
 
     def forgive(self, late_s: float) -> None:
         """This process did not run for so long: nobody could show anything."""
+        self._owing_at = deque((at + late_s, node, one) for at, node, one in self._owing_at)
         self._show_by = deque((by + late_s, node, one) for by, node, one in self._show_by)
 
     def cloud_answered(self, job: Job, answer: Answer, seen: set[Identity], now: float) -> None:
@@ -376,7 +383,7 @@ class Checking:
         digest = late.subject.digest
         check = Check("audit", late.subject, late.subject.real)
         if late.known is not None:
-            answer = claim_of(node_id, result)
+            answer = claim_of(node_id, result, now)
             self._compare(check, digest, late.task, late.known, answer, now)
         elif late.claimed is not None:
             trusted = Answer(output=result.output, evidence=result.evidence)
@@ -436,17 +443,41 @@ class Checking:
         if not claim.pending:
             return None
         node_id, attempt_id = claim.node_id, claim.attempt_id
-        if node_id not in self._board.nodes:
-            # It went with the node, which keeps it for this connection only.
+        node = self._board.nodes.get(node_id)
+        if node is None or node.joined_at > claim.since:
+            # It went with the connection that the answer came on.
             claim.pending, claim.fault = False, "unshown"
             return None
         of_node = self._asked.setdefault(node_id, {})
         asked = of_node.get(attempt_id)
         if asked is None:
             asked = of_node[attempt_id] = _Asked(claim)
+            self._owing_at.append((now + OWING_S, node_id, attempt_id))
             self._show_by.append((now + SHOW_WITHIN_S, node_id, attempt_id))
+            self._board.timers.arm(now + OWING_S, node_id)
             self._board.effects.append(fx.Reveal(node_id, attempt_id))
         return asked
+
+    def find_owing(self, now: float) -> None:
+        """Give those nothing more that should have shown something by now; nobody waits for it."""
+        while self._owing_at and self._owing_at[0][0] <= now:
+            _, node_id, attempt_id = self._owing_at.popleft()
+            asked = self._asked.get(node_id, {}).get(attempt_id)
+            node = self._board.nodes.get(node_id)
+            if asked is None or node is None:
+                continue
+            asked.is_owing = True
+            node.owing += 1
+            self._board.changed(node, now)
+            for check_id, *_ in asked.compares:
+                check = self._checks.get(check_id)
+                job = check.job if check is not None and check.kind == "pair" else None
+                if (
+                    job is not None
+                    and self._board.jobs.get(job.spec.job_id) is job
+                    and self.on_unpaired(job, now)
+                ):
+                    del self._checks[check_id]
 
     def shown(self, event: ev.EvidenceShown, now: float) -> None:
         """A node shows what an answer of it rests on, or says that it cannot."""
@@ -467,8 +498,9 @@ class Checking:
         if not of_node:
             del self._asked[node_id]
         node = self._board.nodes.get(node_id)
-        if evidence is None and node is not None:
-            self.on_failed(node, now)
+        if asked.is_owing and node is not None:
+            node.owing -= 1
+            self._board.changed(node, now)
         claim = asked.claim
         claim.pending = False
         if evidence is None:
@@ -477,6 +509,11 @@ class Checking:
             claim.fault = "forged"
         else:
             claim.evidence = evidence
+            if len(evidence) > BYTES_KEPT:
+                kept = (
+                    (one, late) for one, late in self._late.items() if late.claimed is not claim
+                )
+                self._late = OrderedDict(kept)
         for compare in asked.compares:
             self._compare_shown(*compare)
         for audit in asked.audits:
@@ -494,7 +531,9 @@ class Checking:
         if check.kind == "pair":
             self._pair_judged(check, event, now)
             return
-        if not event.undecided:
+        if event.unshown:
+            self._count_unshown(check, now)
+        elif not event.undecided:
             self._learn(check, event, now)
         job = check.job
         if job is None or check.held is None or check.cloud is None:
@@ -517,8 +556,10 @@ class Checking:
         job.judging = False
         pair = (first, second)
         levels = {trust.level(held.subject.standing, self.policy) for held in pair}
-        # A customer who asks for two answers gets none that only looks alike.
-        sound = event.agrees and not any(held.answer.fault for held in pair)
+        faults = {held.answer.fault for held in pair if held.answer.fault is not None}
+        # A customer who asks for two answers gets none that only looks alike, while there is
+        # somebody to ask.
+        sound = event.agrees and (not faults or not self._board.workers)
         for held in pair if sound and levels == {"trusted"} else ():
             node = self._board.nodes.get(held.subject.node_id)
             if node is not None:
@@ -534,6 +575,16 @@ class Checking:
         if self._rng.random() < max(shares):
             for held in pair:
                 self._queue_audit(job, held.subject, held.answer, now)
+
+    def _count_unshown(self, check: Check, now: float) -> None:
+        """An audit had no evidence to go by. Newcomers owe some whenever they leave."""
+        standing = check.subject.standing
+        if trust.level(standing, self.policy) == "trusted":
+            if trust.unshown(standing):
+                reason = "what too many of its answers rest on was not shown"
+                self._learn(check, ev.Judged(CheckId(0), False, -1.0, reason), now)
+            else:
+                self.records.changed(standing, "trusted", None, now)
 
     def _learn(self, check: Check, event: ev.Judged, now: float) -> None:
         standing = check.subject.standing
@@ -554,7 +605,7 @@ class Checking:
             self.school(node, now)
 
 
-def claim_of(node_id: NodeId, result: ev.Finished) -> Claim:
+def claim_of(node_id: NodeId, result: ev.Finished, now: float) -> Claim:
     """Return what a stranger's result claims; its evidence is still to be shown if committed to."""
     commitment = result.commitment
     return Claim(
@@ -563,6 +614,7 @@ def claim_of(node_id: NodeId, result: ev.Finished) -> Claim:
         result.output,
         result.evidence,
         commitment,
+        now,
         commitment != b"",
     )
 

@@ -132,13 +132,18 @@ class AttemptFailed(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """The outcome of an `effects.Compare`; ``undecided`` when judging failed: nobody's fault."""
+    """The outcome of an `effects.Compare`.
+
+    ``undecided`` when judging failed, which is nobody's fault, or (``unshown``) when the node
+    showed no evidence and its output does not tell.
+    """
 
     check_id: CheckId
     agrees: bool
     min_cosine: float = 1.0
     reason: str = ""
     undecided: bool = False
+    unshown: bool = False
 
 
 class NodeOrdered(msgspec.Struct, frozen=True):

@@ -293,7 +293,7 @@ class Index:
             return "no_slots"
         if node.retry_at > now and not self.forgiving:
             return "backing_off"
-        if node.late:
+        if node.late or node.owing:
             return "late"
         if node.alone or len(node.attempts) >= node.slots:
             return "busy"

@@ -82,6 +82,7 @@ cdef class Node:
     cdef public dict speeds, attempts
     cdef public Py_ssize_t outstanding_tokens, background, background_tokens
     cdef public bint stale, late
+    cdef public Py_ssize_t owing
     cdef public double probed_at
     cdef public bint draining, alone
     cdef public frozenset seen

@@ -165,6 +165,7 @@ class Claim(msgspec.Struct, eq=False):
     output: bytes
     evidence: bytes = b""
     commitment: bytes = b""
+    since: float = 0.0  # when it was made
     pending: bool = False
     fault: Fault | None = None
 
@@ -309,6 +310,7 @@ class Node:
     background_tokens: int = 0
     stale: bool = False
     late: bool = False  # an answer of it is overdue, and it has not been heard since
+    owing: int = 0  # answers whose evidence it should have shown by now
     probed_at: float = 0.0
     draining: bool = False
     alone: bool = False

@@ -310,8 +310,12 @@ class NodeSession:
             digest = self._held.pop(attempt_id, None)
             self._deltas.ended(attempt_id)
             commitment = item.commitment
-            if commitment and (len(commitment) != 32 or item.evidence):
-                raise ProtocolError("a commitment has 32 bytes and stands in place of evidence")
+            if commitment:
+                if len(commitment) != 32 or item.evidence:
+                    raise ProtocolError("a commitment has 32 bytes and stands in place of evidence")
+                if digest is not None and self._models[digest].pipeline == "embeddings":
+                    # An embedding is its own evidence: nobody is to wait for more.
+                    commitment = b""
             # An attempt not held any more has no shape to check: the scheduler counts it as late.
             trait = 0 if digest is None else trait_of(self._models[digest], item.output)
             if trait is not None:

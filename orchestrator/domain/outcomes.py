@@ -118,7 +118,7 @@ class Outcomes:
     def _result(self, node: Node, attempt: Attempt, result: ev.Finished, now: float) -> None:
         board = self.board
         if attempt.job_id is None:
-            self.checking.result(attempt, _answer(node, result), now)
+            self.checking.result(attempt, _answer(node, result, now), now)
             return
         job = board.jobs.get(attempt.job_id)
         if job is None:
@@ -126,10 +126,11 @@ class Outcomes:
             board.counters.late_results += 1
             return
         if attempt.purpose == "trial":
-            self._trial_result(job, attempt, claim_of(node.node_id, result), result.compute_s, now)
+            claim = claim_of(node.node_id, result, now)
+            self._trial_result(job, attempt, claim, result.compute_s, now)
             return
         if not node.trusted:
-            answer = claim_of(node.node_id, result)
+            answer = claim_of(node.node_id, result, now)
             trailing = [board.attempts[other] for other in job.live] if job.live else ()
             self.answered(job, node, answer, result.compute_s, now)
             for other in trailing:
@@ -221,6 +222,14 @@ class Outcomes:
             self._to_worker(job)
         self.placing.place(job, now)
 
+    def unpaired(self, job: Job, now: float) -> bool:
+        """One of a pair is slow to show its evidence: the CPU worker answers, if one will come."""
+        if not self.placing.worker_will_come(job):
+            return False
+        job.judging, job.cloud_only = False, True
+        self.placing.place(job, now)
+        return True
+
     def _to_worker(self, job: Job) -> None:
         """Leave the rest of ``job`` to the CPU worker, if there is one or will be."""
         job.cloud_only = job.cloud_only or self.placing.worker_will_come(job)
@@ -252,11 +261,6 @@ class Outcomes:
         if not node.trusted and event.blame == "node":
             # Last, as it may cost the node its trust, and then everything else it holds moves.
             self.checking.records.erred(node, now)
-
-    def failed_to_show(self, node: Node, now: float) -> None:
-        """A node keeps what its answer rests on to itself: as bad as to answer nothing."""
-        self._penalise(node, now)
-        self.checking.records.erred(node, now)
 
     def _penalise(self, node: Node, now: float) -> None:
         """Count a failure and leave the node out for a while: 15 s × 2ⁿ, cleared by success."""
@@ -421,10 +425,10 @@ class Outcomes:
             node.probed_at = min(node.probed_at + late_s, now)
 
 
-def _answer(node: Node, result: ev.Finished) -> Answer | Claim:
+def _answer(node: Node, result: ev.Finished, now: float) -> Answer | Claim:
     if node.trusted:
         return Answer(output=result.output, evidence=result.evidence)
-    return claim_of(node.node_id, result)
+    return claim_of(node.node_id, result, now)
 
 
 def _overdue(attempt: Attempt, now: float) -> bool:

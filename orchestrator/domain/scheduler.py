@@ -88,7 +88,7 @@ class Scheduler:
         self.checking.records.on_distrusted = self.outcomes.distrusted
         self.checking.on_answered = self.outcomes.answered
         self.checking.place = self.placing.place
-        self.checking.on_failed = self.outcomes.failed_to_show
+        self.checking.on_unpaired = self.outcomes.unpaired
         self._liveness = Liveness(self.board.nodes)
         self.outcomes.may_probe = self._liveness.may_probe
         self._draining = False
@@ -319,6 +319,7 @@ class Scheduler:
             if isinstance(due, Attempt):
                 self.outcomes.due(due, now)
             elif isinstance(due, Node):
+                self.checking.find_owing(now)
                 self.board.changed(due, now)
                 self.checking.school(due, now)
             elif due.deadline_at <= now:

@@ -10,6 +10,9 @@ replication (https://github.com/BOINC/boinc/wiki/AdaptiveReplication) with a flo
     banned       by an operator: refused at the door
 
 One disagreement makes a trusted node a newcomer again, and asks more of it than the first time.
+What makes up for it doubles with each: a node learns what it was found out in, and could else lie a
+little after every pardon. `UNSHOWN_MAX` answers whose evidence it did not show, and whose output
+does not tell, are one disagreement.
 Only what a trusted node said moves this record: what two strangers say of each other does not.
 """
 
@@ -30,8 +33,12 @@ TRUST_AFTER: Final = 10
 REAL_AFTER: Final = 3
 AUDIT_SHARE: Final = 0.05
 STRIKES: Final = 2
-# So many agreed audits in a row, on customers' texts, make up for one disagreement.
+# So many agreed audits in a row, on customers' texts, make up for the first disagreement.
 FORGIVEN_AFTER: Final = 100
+# A tab that is closed may have an audit open, but not three times within about sixty audits: so
+# many agreed ones make up for one that was not shown.
+UNSHOWN_MAX: Final = 3
+SHOWN_AFTER: Final = 20
 # A node that has disagreed once must agree so many times as often to be trusted again.
 PROBATION: Final = 4
 PROBATION_SHARE: Final = 0.25
@@ -54,7 +61,8 @@ class Standing(msgspec.Struct, gc=False):
     """The record of one identity in one runtime class. Outlives every session of it.
 
     ``consecutive`` counts agreed audits since the last disagreement, ``real`` those of them on
-    customers' texts; ``strikes`` are disagreements not yet made up for.
+    customers' texts; ``strikes`` are disagreements not yet made up for, ``unshown`` audits that
+    could not be decided for want of evidence, neither.
     """
 
     identity: Identity
@@ -64,6 +72,7 @@ class Standing(msgspec.Struct, gc=False):
     agreed: int = 0
     disagreed: int = 0
     strikes: int = 0
+    unshown: int = 0
     quarantined: bool = False
     banned: bool = False
     reason: str = ""
@@ -99,8 +108,11 @@ def agreed(standing: Standing, *, real: bool) -> None:
     standing.consecutive += 1
     standing.agreed += 1
     standing.real += real
-    if standing.strikes and real and standing.real % FORGIVEN_AFTER == 0:
-        standing.strikes -= 1
+    if standing.strikes and real:
+        pardon = FORGIVEN_AFTER << max(standing.disagreed - 1, 0)
+        standing.strikes -= standing.real % pardon == 0
+    if standing.unshown and standing.consecutive % SHOWN_AFTER == 0:
+        standing.unshown -= 1
 
 
 def disagreed(standing: Standing, reason: str) -> None:
@@ -114,6 +126,15 @@ def disagreed(standing: Standing, reason: str) -> None:
         standing.reason = reason
 
 
+def unshown(standing: Standing) -> bool:
+    """Count an audit without evidence; returns whether it is one too many: a disagreement."""
+    standing.unshown += 1
+    if standing.unshown < UNSHOWN_MAX:
+        return False
+    standing.unshown = 0
+    return True
+
+
 def erred(standing: Standing) -> None:
     """Count a failure of the node's own making: worth less than a wrong answer, not nothing."""
     standing.consecutive //= 2
@@ -123,5 +144,5 @@ def erred(standing: Standing) -> None:
 def release(standing: Standing) -> None:
     """Undo quarantine and ban; the node starts as a newcomer with its strikes forgotten."""
     standing.quarantined = standing.banned = False
-    standing.strikes = standing.consecutive = standing.real = 0
+    standing.strikes = standing.consecutive = standing.real = standing.unshown = 0
     standing.reason = ""

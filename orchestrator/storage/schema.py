@@ -114,6 +114,7 @@ standings = Table(
     Column("agreed", Integer, nullable=False),
     Column("disagreed", Integer, nullable=False),
     Column("strikes", Integer, nullable=False),
+    Column("unshown", Integer, nullable=False, server_default="0"),
     Column("quarantined", Boolean, nullable=False),
     Column("banned", Boolean, nullable=False),
     Column("reason", String(400), nullable=False),

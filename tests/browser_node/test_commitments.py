@@ -7,6 +7,7 @@ import pytest
 from browser_node import protocol as p
 from browser_node import session_events as ev
 from browser_node.commitments import Commitments
+from browser_node.session import SILENCE_S
 from tests.browser_node.frames import DIGEST
 from tests.browser_node.sessions import (
     LOADED,
@@ -84,6 +85,19 @@ def test_a_lost_connection_ends_what_can_be_asked_for() -> None:
     assert shown(received(session, p.Reveal(attempt_ids=("a1",)))) == {"a1": None}
 
 
+def test_an_idle_node_wakes_up_to_forget_what_is_old_and_stays_connected() -> None:
+    session = ready()
+    received(session, p.Jobs(items=(job(),)))
+    feed(session, ev.Finished((result(),)))
+    wake_at = session.wake_at
+
+    effects = feed(session, ev.Tick(), now=wake_at or 0.0)
+
+    assert (wake_at, effects) == (p.EVIDENCE_KEPT_S, [])
+    assert session.wake_at == SILENCE_S
+    assert shown(received(session, p.Reveal(attempt_ids=("a1",)), now=31.0)) == {"a1": None}
+
+
 def test_evidence_that_exceeds_a_frame_is_shown_in_several() -> None:
     session = ready()
     names = ("a", "b", "c")
@@ -111,7 +125,7 @@ def test_evidence_is_shown_once() -> None:
     assert kept.size_bytes == 0
 
 
-@pytest.mark.parametrize(("age_s", "there"), [(0.0, True), (0.1, False)])
+@pytest.mark.parametrize(("age_s", "there"), [(-0.1, True), (0.0, False)])
 def test_evidence_is_kept_for_a_while(age_s: float, there: bool) -> None:
     kept = Commitments()
     kept.commit(result("old"), now=0.0)

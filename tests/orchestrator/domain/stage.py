@@ -78,16 +78,20 @@ class Stage:
         """Let a node answer to what it was asked for: None if it does not have it."""
         return self.do(ev.EvidenceShown(asked.node_id, asked.attempt_id, evidence))
 
-    def judge(self, *, agrees: bool | None = None) -> list[fx.Effect]:
-        """Say how the oldest comparison ended: as the outputs do, or as told."""
+    def judge(self, *, agrees: bool | None = None, unshown: bool = False) -> list[fx.Effect]:
+        """Say how the oldest comparison ended: as the outputs do, or as told.
+
+        With ``unshown``, that it could not be decided for want of evidence.
+        """
         compare = self.unjudged.popleft()
         if agrees is None:
             agrees = compare.trusted.output == compare.answer.output and compare.fault != "forged"
         reason = "" if agrees else "the outputs differ"
         cosine = 1.0 if agrees else 0.1
-        return self.note(
-            self.s.handle(ev.Judged(compare.check_id, agrees, cosine, reason), now=self.now)
-        )
+        judged = ev.Judged(compare.check_id, agrees, cosine, reason)
+        if unshown:
+            judged = ev.Judged(compare.check_id, False, undecided=True, unshown=True)
+        return self.note(self.s.handle(judged, now=self.now))
 
     def note(self, effects: list[fx.Effect]) -> list[fx.Effect]:
         """Keep what the engine would have sent."""

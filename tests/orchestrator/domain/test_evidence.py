@@ -10,13 +10,14 @@ import pytest
 from browser_node import protocol as p
 from browser_node.agreement import Verdict
 from browser_node.protocol import AttemptId, CloseCode, JobItem, ModelDigest, NodeId
-from orchestrator.domain import checking
+from orchestrator.domain import checking, known, trust
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.node_session import Admission, Close, NodeSession, Notify
 from orchestrator.domain.references import References
 from orchestrator.domain.trust import Policy
 from tests.arena import manifest
+from tests.fakes import DIMENSIONS
 from tests.orchestrator.domain.fleet_of import SPARE, TAB, WORKER, job
 from tests.orchestrator.domain.stage import (
     CLOUD,
@@ -46,6 +47,19 @@ def answered(st: Stage, name: str = "j", output: bytes | None = None) -> None:
     """Have a job answered by the tab."""
     st.submit(job(name))
     st.answer(TAB, output)
+
+
+def hedged(share: float = 0.0) -> tuple[Stage, JobItem]:
+    """Return a stage on which the tab lied before the hedge on the CPU worker, which goes on."""
+    st = audited(share=share, hedge_share=1.0)
+    st.submit(job("j"))
+    for _ in range(40):
+        st.do(ev.Tick(), now=st.now + 0.1)
+        if st.held.get(WORKER):
+            break
+    [hedge] = st.held[WORKER].values()
+    st.answer(TAB, WRONG)
+    return st, hedge
 
 
 # ── who is asked, and when ───────────────────────────────────────────────────────────────────────
@@ -141,19 +155,6 @@ def test_a_late_answer_is_asked_for_what_it_rests_on_and_compared() -> None:
     assert (compare.answer.output, compare.answer.evidence) == (WRONG, evidence_of(WRONG))
 
 
-def hedged() -> tuple[Stage, JobItem]:
-    """Return a stage on which the tab lied before the hedge on the CPU worker, which goes on."""
-    st = audited(share=0.0, hedge_share=1.0)
-    st.submit(job("j"))
-    for _ in range(40):
-        st.do(ev.Tick(), now=st.now + 0.1)
-        if st.held.get(WORKER):
-            break
-    [hedge] = st.held[WORKER].values()
-    st.answer(TAB, WRONG)
-    return st, hedge
-
-
 def test_a_stranger_that_won_against_a_hedge_and_left_is_judged_without_its_evidence() -> None:
     st, hedge = hedged()
     st.leave(TAB)
@@ -189,15 +190,40 @@ def test_who_does_not_show_it_in_time_is_audited_without() -> None:
     assert (compare.fault, compare.answer.evidence) == ("unshown", b"")
 
 
-def test_not_to_show_it_in_time_is_a_failure_of_the_nodes_own() -> None:
+def test_who_shows_it_late_but_in_time_is_audited_with_it() -> None:
     st = audited()
     answered(st)
-    before = st.standing(TAB).consecutive
+
+    st.do(ev.Tick(), now=st.now + checking.SHOW_WITHIN_S - 0.1)
+    st.show()
+    st.answer(WORKER)
+
+    assert st.unjudged[0].fault is None
+
+
+def test_who_is_slow_to_show_it_gets_nothing_until_it_has() -> None:
+    st = audited()
+    answered(st)
+
+    st.do(ev.Tick(), now=st.now + checking.OWING_S)
+    st.submit(job("k"))
+    meanwhile = st.texts(TAB)
+    st.answer(WORKER)
+    st.show()
+    st.submit(job("l"))
+
+    assert meanwhile == []
+    assert st.texts(TAB) == ["text of l"]
+
+
+def test_who_never_shows_it_is_asked_for_work_again_when_it_is_too_late() -> None:
+    st = audited()
+    answered(st)
 
     st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+    st.submit(job("k"))
 
-    assert st.standing(TAB).consecutive == before // 2
-    assert st.s.board.nodes[TAB].retry_at > st.now
+    assert "text of k" in st.texts(TAB)
 
 
 def test_to_say_that_it_has_it_no_more_is_no_better() -> None:
@@ -208,7 +234,100 @@ def test_to_say_that_it_has_it_no_more_is_no_better() -> None:
     st.answer(WORKER)
 
     assert st.unjudged[0].fault == "unshown"
-    assert st.s.board.nodes[TAB].retry_at > st.now
+
+
+def test_a_stall_costs_nothing_however_many_answers_it_leaves_unshown() -> None:
+    st = audited()
+    st.submit(*(job(f"j{number}") for number in range(8)))
+    st.answer(TAB)
+    before = st.standing(TAB).consecutive
+
+    st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+
+    assert (st.standing(TAB).consecutive, st.s.board.nodes[TAB].level) == (before, "trusted")
+    assert st.s.board.nodes[TAB].owing == 0
+
+
+def undecided(st: Stage, name: str) -> None:
+    """Let an audit of the tab end without evidence, and its output not tell."""
+    answered(st, name)
+    st.say(st.asked.popleft(), None)
+    st.answer(WORKER)
+    st.judge(unshown=True)
+
+
+def test_audits_that_could_not_be_decided_are_a_disagreement_when_they_are_too_many() -> None:
+    st = audited()
+    for number in range(trust.UNSHOWN_MAX - 1):
+        undecided(st, f"j{number}")
+    before = st.standing(TAB).strikes
+
+    undecided(st, "the last straw")
+
+    assert (before, st.standing(TAB).strikes, st.standing(TAB).unshown) == (0, 1, 0)
+    assert st.s.board.nodes[TAB].level == "newcomer"
+
+
+def test_audits_that_could_not_be_decided_are_made_up_for_by_others() -> None:
+    st = audited()
+    for number in range(4 * trust.UNSHOWN_MAX):
+        undecided(st, f"j{number}")
+        for other in range(trust.SHOWN_AFTER):
+            answered(st, f"j{number}.{other}")
+            st.show()
+            st.answer(WORKER)
+            st.judge()
+
+    assert st.standing(TAB).strikes == 0
+
+
+def test_a_newcomer_that_leaves_owes_nothing() -> None:
+    st = Stage(policy=POLICY, shows=False, judges=False, known=8)
+    st.join(WORKER, trusted=True)
+    for _ in range(3 * trust.UNSHOWN_MAX):
+        st.join(TAB, newcomer=True)
+        st.answer(TAB)
+        st.asked.clear()
+        st.leave(TAB)
+        while st.unjudged:
+            st.judge(unshown=True)
+
+    assert (st.standing(TAB).strikes, st.standing(TAB).unshown) == (0, 0)
+
+
+def test_an_answer_of_an_earlier_connection_is_asked_for_on_no_other() -> None:
+    st, hedge = hedged()
+    st.leave(TAB)
+    st.now += 1.0
+    st.join(TAB)
+
+    st.answer_items(WORKER, hedge)
+
+    assert not st.asked
+    assert st.unjudged[0].fault == "unshown"
+
+
+def test_nothing_is_left_of_what_was_shown_or_not() -> None:
+    st = audited()
+    for number in range(3):
+        answered(st, f"j{number}")
+    st.show()
+    st.say(st.asked.popleft(), None)
+    st.leave(TAB)
+
+    assert st.s.checking._asked == {}
+
+
+def test_large_evidence_is_not_kept_for_what_may_still_come() -> None:
+    st, _ = hedged(share=1.0)
+    large = bytes(known.BYTES_KEPT + 1)
+    [claim] = [late.claimed for late in st.s.checking._late.values()]
+    assert claim is not None
+    claim.commitment = p.commitment_to(large)
+
+    st.say(st.asked.popleft(), large)
+
+    assert not st.s.checking._late
 
 
 def test_who_leaves_is_audited_without_and_has_failed_at_nothing() -> None:
@@ -285,6 +404,7 @@ def test_time_in_which_the_process_did_not_run_does_not_count() -> None:
 def test_audits_to_come_are_counted_with_those_that_wait() -> None:
     st = audited(max_queued=10_000)
     for number in range(checking.AUDITS_KEPT + 5):
+        st.now = 0.0  # so that nothing is overdue
         answered(st, f"j{number}")
 
     assert len(st.asked) == checking.AUDITS_KEPT
@@ -356,17 +476,17 @@ def test_a_pair_is_compared_when_both_have_shown_what_they_answered_by() -> None
     assert st.answers() == {"j": EDGE}
 
 
-@pytest.mark.parametrize("ends", ["leaves", "time", "forges"])
+@pytest.mark.parametrize("ends", ["leaves", "is slow", "forges"])
 def test_a_pair_of_which_one_does_not_show_it_is_left_to_the_cpu_worker(
-    ends: Literal["leaves", "time", "forges"],
+    ends: Literal["leaves", "is slow", "forges"],
 ) -> None:
     st = pair()
     st.show()
 
     if ends == "leaves":
         st.leave(SPARE)
-    elif ends == "time":
-        st.do(ev.Tick(), now=st.now + TOO_LATE_S)
+    elif ends == "is slow":
+        st.do(ev.Tick(), now=st.now + checking.OWING_S)
     else:
         st.show(instead=b"other")
     waiting = st.answers()
@@ -377,31 +497,61 @@ def test_a_pair_of_which_one_does_not_show_it_is_left_to_the_cpu_worker(
     assert st.standing(SPARE).strikes == (1 if ends == "forges" else 0)
 
 
+def test_a_pair_of_which_one_shows_it_after_the_cpu_worker_was_asked_is_judged_by_it() -> None:
+    st = pair()
+    st.show()
+    st.do(ev.Tick(), now=st.now + checking.OWING_S)
+    st.show()
+
+    st.answer(WORKER)
+
+    assert st.answers() == {"j": CLOUD}
+    assert (st.standing(TAB).agreed, st.standing(SPARE).agreed) == (1001, 1001)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_pair_without_evidence_has_to_be_alike_where_there_is_no_cpu_worker(alike: bool) -> None:
+    st = Stage(policy=Policy(trust_after=0), shows=False)
+    st.join(TAB, network="here")
+    st.join(SPARE, network="there")
+    st.submit(job("j", verify="always"))
+    st.answer(TAB)
+    st.answer(SPARE, None if alike else WRONG)
+
+    st.leave(SPARE)
+    st.do(ev.Tick(), now=st.now + checking.OWING_S)
+    st.show()
+
+    assert (st.answers(), st.failures()) == (
+        ({"j": EDGE}, {}) if alike else ({}, {"j": "no_capacity"})
+    )
+
+
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────
 
-MODEL = ModelDigest("5" * 64)
+MODEL, EMBEDDING = ModelDigest("5" * 64), ModelDigest("e" * 64)
 NODE = NodeId("tab")
 
 
-def session() -> NodeSession:
+def session(digest: ModelDigest = MODEL) -> NodeSession:
     """Return the session of a node that was welcomed and holds attempt "a"."""
     made = NodeSession(
         trusted=False,
         admit=lambda _: Admission(NODE, "ticket"),
-        models={MODEL: manifest("extractive-summary")},
+        models={MODEL: manifest("extractive-summary"), EMBEDDING: manifest("embeddings")},
         references=References(random.Random(1)),
         agree=lambda *_: Verdict(agrees=True, min_cosine=1.0, reason=""),
     )
     runtime = p.Runtime(kind="native", backend="onnxruntime", threads=1)
     hello = p.Hello(versions=(1,), runtime=runtime, device=p.Device(cores=1))
     made.receive(p.encode(hello), now=0.0)
-    made.hold((p.JobItem(attempt_id="a", digest=MODEL, lease_s=5, tokens=3, input="text"),))
+    made.hold((p.JobItem(attempt_id="a", digest=digest, lease_s=5, tokens=3, input="text"),))
     return made
 
 
-def result(*, evidence: bytes = b"", commitment: bytes = b"") -> bytes:
+def result(*, output: bytes = b"out", evidence: bytes = b"", commitment: bytes = b"") -> bytes:
     one = p.Result(
-        attempt_id="a", output=b"out", evidence=evidence, compute_s=0.1, commitment=commitment
+        attempt_id="a", output=output, evidence=evidence, compute_s=0.1, commitment=commitment
     )
     return p.encode(p.Results(items=(one,)))
 
@@ -417,6 +567,16 @@ def test_a_commitment_reaches_the_scheduler() -> None:
     assert isinstance(step, Notify)
     assert isinstance(step.event, ev.AttemptsFinished)
     assert step.event.results[0].commitment == bytes(range(32))
+
+
+def test_a_commitment_to_the_evidence_of_an_embedding_is_none_as_it_is_its_own() -> None:
+    vector = bytes(4 * DIMENSIONS)
+    frame = result(output=vector, commitment=bytes(range(32)))
+    [step] = session(EMBEDDING).receive(frame, now=1.0)
+
+    assert isinstance(step, Notify)
+    assert isinstance(step.event, ev.AttemptsFinished)
+    assert step.event.results[0].commitment == b""
 
 
 @pytest.mark.parametrize(

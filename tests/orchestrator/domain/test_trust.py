@@ -390,3 +390,15 @@ def test_a_young_nodes_failure_without_a_cpu_worker_ends_its_job_and_nothing_els
     st.do(ev.AttemptFailed(TAB, AttemptId("a1"), "node", "out_of_memory"))
 
     assert st.s.board.nodes[TAB].level == "newcomer"
+
+
+def test_what_makes_up_for_a_disagreement_doubles_with_each() -> None:
+    standing = Standing(Identity("i"), RuntimeClass("browser/wasm"))
+    took = []
+    for _ in range(4):
+        trust.disagreed(standing, "wrong")
+        while standing.strikes:
+            trust.agreed(standing, real=True)
+        took.append(standing.real)
+
+    assert took == [trust.FORGIVEN_AFTER * factor for factor in (1, 2, 4, 8)]
