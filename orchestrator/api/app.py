@@ -124,14 +124,14 @@ class PublicApi:
         ts = self._wall()
         number = self._numbers.at(ts)
         exchange = Exchange(
-            gate=self._gate,
-            number=number,
-            endpoint=scope["path"],
-            started_s=self._monotonic(),
-            ts=ts,
-            headers=sent,
-            query=scope["query_string"],
-            receive=receive,
+            self._gate,
+            number,
+            scope["path"],
+            self._monotonic(),
+            ts,
+            sent,
+            scope["query_string"],
+            receive,
         )
         status, code = 200, None
         headers: list[Header] = [(b"x-request-id", b"req_" + number.encode())]
@@ -306,14 +306,14 @@ class PublicApi:
                 raise _BrokeOff(_fault(exchange, error)) from error
 
     def _finish_headers(
-        self, exchange: Exchange, headers: list[Header], status: int, own: Sequence[Header] = ()
+        self, exchange: Exchange, headers: list[Header], status: int, own: Sequence[Header]
     ) -> None:
         """Add what every answer has; ``own`` are those that its route gave it."""
         now = self._monotonic()
         processing_ms = int((now - exchange.started_s) * 1000)
         headers.append((b"openai-processing-ms", digits(processing_ms)))
         # Made for one key at one moment, unless the route said otherwise.
-        if not own or all(name != b"cache-control" for name, _ in own):
+        if not own or b"cache-control" not in dict(own):
             headers.append(_NO_STORE)
         if exchange.principal is not None:
             headers += self._limits.headers(exchange.principal, now=now)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import msgspec
 from starlette.types import Receive
 
 from orchestrator.api.gate import Gate
@@ -31,7 +30,7 @@ class Billed(NamedTuple):
 NOTHING_BILLED: Final = Billed()
 
 
-class Exchange(msgspec.Struct, eq=False, kw_only=True):
+class Exchange:
     """Filled in step by step; ``number`` is the random part that all ids of the request share.
 
     ``name`` is what stands in the path for its placeholder, ``query`` the raw query string,
@@ -40,29 +39,40 @@ class Exchange(msgspec.Struct, eq=False, kw_only=True):
     there where an Idempotency-Key came, and ``billed`` is paid for already of the tokens.
     """
 
-    gate: Gate
-    number: str
-    endpoint: str
-    started_s: float
-    ts: float
-    headers: Mapping[bytes, bytes] = _NO_HEADERS
-    query: bytes = b""
-    receive: Receive = _nothing_comes
-    name: str = ""
-    principal: Principal | None = None
-    scope: Scope | None = None
-    priority: Priority = "interactive"
-    deadline_s: float | None = None
-    held_bytes: int = 0
-    model: str | None = None
-    place: Place | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-    billed: Billed = NOTHING_BILLED
-    attempts: int = 0
-    node_id: str | None = None
-    # As much of the one text as its model was given.
-    read: str = ""
+    def __init__(
+        self,
+        gate: Gate,
+        number: str,
+        endpoint: str,
+        started_s: float,
+        ts: float,
+        headers: Mapping[bytes, bytes] = _NO_HEADERS,
+        query: bytes = b"",
+        receive: Receive = _nothing_comes,
+    ) -> None:
+        self.gate = gate
+        self.number = number
+        self.endpoint = endpoint
+        self.started_s = started_s
+        self.ts = ts
+        self.headers = headers
+        self.query = query
+        self.receive = receive
+        self.name = ""
+        self.principal: Principal | None = None
+        self.scope: Scope | None = None
+        self.priority: Priority = "interactive"
+        self.deadline_s: float | None = None
+        self.held_bytes = 0
+        self.model: str | None = None
+        self.place: Place | None = None
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.billed = NOTHING_BILLED
+        self.attempts = 0
+        self.node_id: str | None = None
+        # As much of the one text as its model was given.
+        self.read = ""
 
     def __repr__(self) -> str:
         # Nothing of the headers: the key is among them.

@@ -172,7 +172,7 @@ class Inference:
     ) -> Pieces:
         """Run one job; returns its pieces once there is a first one. Raises as `answer` does."""
         measured = await self._measure_one(exchange, model, text, name, limit or model.limit)
-        job = self._job(exchange, model, measured, 0, params, stream=True)
+        job = self._job(exchange, model, measured, 0, params, True)
         pieces = Pieces(exchange, model, self._engine.stream(job))
         try:
             await pieces.begin()
@@ -208,7 +208,6 @@ class Inference:
         measured: Measured,
         at: int,
         params: Mapping[str, ParamValue],
-        *,
         stream: bool = False,
     ) -> NewJob:
         principal = exchange.checked
@@ -335,7 +334,7 @@ def _note(exchange: Exchange, answers: Sequence[Answered]) -> None:
             first.attempts,
         )
         return
-    exchange.place = "edge" if all(answer.place == "edge" for answer in answers) else "cloud"
-    exchange.attempts = sum(answer.attempts for answer in answers)
-    if all(answer.node_id == first.node_id for answer in answers):
+    exchange.place = "edge" if {answer.place for answer in answers} == {"edge"} else "cloud"
+    exchange.attempts = sum([answer.attempts for answer in answers])
+    if len({answer.node_id for answer in answers}) == 1:
         exchange.node_id = first.node_id

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from orchestrator.api.exchange cimport Exchange
+
 
 @cython.final
 cdef class Recorder:
@@ -9,4 +11,4 @@ cdef class Recorder:
     cdef public dict _refused_at
 
     @cython.locals(latency_s=double)
-    cpdef record(self, exchange, status, code)
+    cpdef record(self, Exchange exchange, status, code)

@@ -9,28 +9,28 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-import msgspec
 from starlette.types import Receive
 
 LOOK_EVERY_S: Final = 0.1
 
 
-class Watch(msgspec.Struct, eq=False):
+class Watch:
     """One request's. Cancels its task, once, and says why: `timed_out` or `client_gone`.
 
     reading --(too long)--> cancelled; reading --(body complete)--> answering
     answering --(a sweep)--> listening --(client leaves)--> cancelled
     """
 
-    task: asyncio.Task[Any]
-    receive: Receive
-    started_s: float
-    reading: bool = True
-    listener: asyncio.Task[None] | None = None
-    timed_out: bool = False
-    client_gone: bool = False
+    def __init__(self, task: asyncio.Task[Any], receive: Receive, started_s: float) -> None:
+        self.task = task
+        self.receive = receive
+        self.started_s = started_s
+        self.reading = True
+        self.listener: asyncio.Task[None] | None = None
+        self.timed_out = False
+        self.client_gone = False
 
-    def look(self, loop: asyncio.AbstractEventLoop, *, late_s: float) -> None:
+    def look(self, loop: asyncio.AbstractEventLoop, late_s: float) -> None:
         """Start to listen, or give up on a body that was to be there by ``late_s`` (loop time)."""
         if self.reading:
             if self.started_s < late_s and not self.timed_out:
@@ -91,7 +91,7 @@ class Watches:
         for watch in self._open:
             # A request younger than a sweep is most likely answered before the next one.
             if now - watch.started_s >= self._look_every_s:
-                watch.look(loop, late_s=now - self._body_timeout_s)
+                watch.look(loop, now - self._body_timeout_s)
         self._sweeping = bool(self._open)
         if self._sweeping:
             loop.call_later(self._look_every_s, self._sweep, loop)

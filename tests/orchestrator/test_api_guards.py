@@ -150,8 +150,8 @@ def test_refusals_that_no_limit_bounds_are_one_row_a_second_and_key(tmp_path: Pa
                 endpoint="",
                 started_s=now_s,
                 ts=number,
-                principal=Principal(ProjectId("p"), KeyId(key_id)),
             )
+            exchange.principal = Principal(ProjectId("p"), KeyId(key_id))
             recorder.record(exchange, status, None)
         kept = [str(row["id"]) for row in backend.rows()]
 

@@ -1,0 +1,13 @@
+# C types for the compiled form of this module (orchestrator/compiled.py).
+
+cimport cython
+
+from orchestrator.api.exchange cimport Exchange
+
+
+@cython.final
+cdef class EmbeddingsRoute:
+    cdef public object _inference, _inputs_max
+
+
+cpdef _check_form(asked, model)
