@@ -8,6 +8,7 @@ from orchestrator.api.gate cimport Gate
 from orchestrator.api.limits cimport Limits
 from orchestrator.api.numbers cimport Numbers
 from orchestrator.api.recorder cimport Recorder
+from orchestrator.api.routes cimport Routes
 from orchestrator.api.watch cimport Watches
 
 
@@ -20,7 +21,8 @@ cdef class PublicApi:
     cdef public Limits _limits
     cdef public Recorder _recorder
     cdef public Numbers _numbers
-    cdef public object _idempotency, _routes, _monotonic, _wall
+    cdef public Routes _routes
+    cdef public object _idempotency, _monotonic, _wall
 
     cpdef _route(self, Exchange exchange, scope)
     @cython.locals(now=double)

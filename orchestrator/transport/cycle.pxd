@@ -11,7 +11,7 @@ cdef class Cycle:
     cdef public dict scope
     cdef public bint keep_alive, waiting_for_100_continue
     cdef public bint disconnected, more_body, response_started, response_complete
-    cdef public object _default_headers, _on_answered, _body, _told
+    cdef public object task, _default_headers, _on_answered, _body, _told
     cdef public bint _is_head, _chunked, _ends_by_closing, _news
     cdef public Py_ssize_t _left_bytes
     cdef object __weakref__

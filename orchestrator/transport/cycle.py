@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import http
 import logging
 import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
@@ -39,7 +39,7 @@ log = logging.getLogger("uvicorn.error")
 
 def _status_line(status: int) -> bytes:
     try:
-        phrase = http.HTTPStatus(status).phrase
+        phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
@@ -65,6 +65,7 @@ class Cycle:
     ) -> None:
         self.wire = wire
         self.scope = scope
+        self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects_100_continue
         self._default_headers = default_headers
@@ -86,7 +87,7 @@ class Cycle:
         self._told: asyncio.Event | None = None
 
     async def run(self, app: ASGIApp, tasks: set[asyncio.Task[None]]) -> None:
-        """Have the application answer; this task leaves ``tasks`` when it has."""
+        """Have the application answer; ``task``, which runs this, then leaves ``tasks``."""
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as error:
@@ -100,11 +101,11 @@ class Cycle:
                     log.error("ASGI callable returned without a response.")
                 await self._give_up()
         finally:
-            # The connection holds this: no cycle of the two.
+            # The connection holds this, and the task does: no cycle of them.
             self._on_answered = None
-            task = asyncio.current_task()
-            if task is not None:
-                tasks.discard(task)
+            if self.task is not None:
+                tasks.discard(self.task)
+                self.task = None
 
     async def _give_up(self) -> None:
         if self.response_started:
@@ -207,8 +208,9 @@ class Cycle:
         """Return an answer's status line and headers; None where `_start` is to judge them."""
         if self.response_started or self._is_head:
             return None
-        names, values = zip(*self._default_headers, *headers, strict=True)
-        form = _form_of(status, names, self.keep_alive)
+        fields = [*self._default_headers, *headers]
+        form = _form_of(status, tuple([name for name, _ in fields]), self.keep_alive)
+        values = [value for _, value in fields]
         # No line's end is printable, nor any other control character.
         if form is None or not b"".join(values).decode("latin-1").isprintable():
             return None

@@ -267,7 +267,8 @@ class HttpConnection:
         self._answered = cycle
         answering = cycle.run(self.app, self.tasks)
         # Named: a number of its own would be written out for each.
-        self.tasks.add(asyncio.Task(answering, loop=self.loop, name="request"))
+        cycle.task = asyncio.Task(answering, loop=self.loop, name="request")
+        self.tasks.add(cycle.task)
 
     def on_answered(self) -> None:
         """Go on with the next request, if it is there already."""
