@@ -12,7 +12,7 @@
 BIN := .venv/bin
 ARGS ?=
 COMPILED_TESTS := tests/orchestrator/domain tests/orchestrator/transport tests/orchestrator/test_engine.py tests/orchestrator/test_stopping.py \
-	$(addprefix tests/orchestrator/test_api_,guards.py http.py idempotency.py limits.py replies.py streams.py) \
+	$(addprefix tests/orchestrator/test_api_,garbage.py guards.py http.py idempotency.py limits.py replies.py streams.py) \
 	tests/orchestrator/test_storage_keyring.py tests/orchestrator/test_storage_writer.py tests/orchestrator/test_storage_token_counter.py
 
 setup:

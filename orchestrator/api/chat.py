@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -30,6 +31,7 @@ from orchestrator.api.replies import (
 )
 from orchestrator.api.reply import Reply, Streamed
 from orchestrator.api.texts import conversation_text
+from orchestrator.domain.model import ParamValue
 from orchestrator.errors import ApiError
 
 # What stands for the text of a chunk while the bytes around it are made.
@@ -59,10 +61,7 @@ class ChatRoute:
         max_tokens = asked.max_completion_tokens or asked.max_tokens
         text = conversation_text(asked.messages, param="messages")
         params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
-
-        async def ended(output: str) -> Literal["stop", "length"]:
-            return "length" if await was_cut(exchange.read, output, params) else "stop"
-
+        ended = functools.partial(_ended, exchange, params)
         if asked.stream:
             pieces = await self._inference.stream(
                 exchange, model, text, name="messages", params=params
@@ -83,6 +82,12 @@ class ChatRoute:
         # Billed from here on: who leaves before it gets no answer.
         exchange.output_tokens = tokens
         return whole_completion(exchange, asked, output, reason)
+
+
+async def _ended(
+    exchange: Exchange, params: Mapping[str, ParamValue], output: str
+) -> Literal["stop", "length"]:
+    return "length" if await was_cut(exchange.read, output, params) else "stop"
 
 
 def whole_completion(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import count
 from typing import Literal
 
@@ -32,6 +33,7 @@ from orchestrator.api.replies import (
 from orchestrator.api.reply import Reply, Streamed
 from orchestrator.api.texts import check_not_blank, conversation_text
 from orchestrator.clock import Clock
+from orchestrator.domain.model import ParamValue
 from orchestrator.errors import ApiError
 from orchestrator.storage.token_counter import Limit
 
@@ -91,15 +93,13 @@ class ResponsesRoute:
         text = _text(asked)
         params = text_params(model, max_tokens=max_tokens, metadata=asked.metadata)
         limit = limit_of(model, asked.truncation)
-
-        async def ended(output: str) -> Ended:
-            return "incomplete" if await was_cut(exchange.read, output, params) else "completed"
-
         if asked.stream:
             envelope = Envelope(exchange, asked, limit, self._clock)
             pieces = await self._inference.stream(
                 exchange, model, text, name="input", params=params, limit=limit
             )
+            # Not a function within this one: compiled, that is a cycle with the other's frame.
+            ended = functools.partial(_ended, exchange, params)
             return Streamed(
                 sse.CONTENT_TYPE, _events(envelope, pieces, ended), sse.HEADERS, tells_errors=True
             )
@@ -112,11 +112,15 @@ class ResponsesRoute:
         if echoes_nothing(asked):
             exchange.output_tokens = tokens
             return completed_response(exchange, asked, limit, self._clock, output)
-        status = await ended(output)
+        status = await _ended(exchange, params, output)
         # Billed from here on: who leaves before it gets no answer.
         exchange.output_tokens = tokens
         envelope = Envelope(exchange, asked, limit, self._clock)
         return encode(envelope.whole(status, output))
+
+
+async def _ended(exchange: Exchange, params: Mapping[str, ParamValue], output: str) -> Ended:
+    return "incomplete" if await was_cut(exchange.read, output, params) else "completed"
 
 
 def completed_response(
