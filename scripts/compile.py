@@ -73,7 +73,7 @@ def compile_into(target: Path, made_of: str) -> int:
     # Whoever left one behind was killed: we hold the lock.
     for left in compiled.FOLDER.glob("tmp*"):
         shutil.rmtree(left, ignore_errors=True)
-    print("Compiling the scheduler (about a minute)", file=sys.stderr)
+    print("Compiling what every request passes (about a minute)", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=compiled.FOLDER) as folder:
         status, said = run_apart([sys.executable, __file__, folder])
         if status:
