@@ -18,7 +18,6 @@ Who is slow to show it gets nothing meanwhile.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from browser_node.protocol import Answer, AttemptId, ModelDigest, NodeId, Task
+from browser_node.protocol import Answer, AttemptId, ModelDigest, NodeId, Task, commitment_to
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain import router, trust
@@ -423,6 +422,8 @@ class Checking:
         answer: Claim,
     ) -> None:
         """Have two answers compared, unless the evidence of one is still to come."""
+        if check_id not in self._checks:
+            return  # a pair that was not waited for
         fault = answer.fault
         if isinstance(trusted, Claim):
             if trusted.pending:
@@ -505,7 +506,7 @@ class Checking:
         claim.pending = False
         if evidence is None:
             claim.fault = "unshown"
-        elif hashlib.sha256(evidence).digest() != claim.commitment:
+        elif commitment_to(evidence) != claim.commitment:
             claim.fault = "forged"
         else:
             claim.evidence = evidence

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from browser_node import protocol as p
-from browser_node.agreement import Verdict
-from browser_node.protocol import AttemptId, CloseCode, ModelDigest, NodeId
+from browser_node.protocol import AttemptId, CloseCode, ModelDigest
 from orchestrator.domain import events as ev
 from orchestrator.domain.deltas import MAX_BYTES, TAKEN_BACK_KEPT, Deltas
-from orchestrator.domain.node_session import Admission, Close, NodeSession, Notify, Step
-from orchestrator.domain.references import References
-from tests.arena import manifest
-
-SUMMARY, EMBEDDING = ModelDigest("5" * 64), ModelDigest("e" * 64)
-NODE = NodeId("tab")
-
-
-def serving() -> NodeSession:
-    """Return the session of a node that was welcomed."""
-    session = NodeSession(
-        trusted=False,
-        admit=lambda _: Admission(NODE, "ticket"),
-        models={SUMMARY: manifest("extractive-summary"), EMBEDDING: manifest("embeddings")},
-        references=References(random.Random(1)),
-        agree=lambda *_: Verdict(agrees=True, min_cosine=1.0, reason=""),
-    )
-    runtime = p.Runtime(kind="native", backend="onnxruntime", threads=1)
-    hello = p.Hello(versions=(1,), runtime=runtime, device=p.Device(cores=1))
-    session.receive(p.encode(hello), now=0.0)
-    return session
+from orchestrator.domain.node_session import Close, NodeSession, Notify, Step
+from tests.orchestrator.domain.sessions import EMBEDDING, NODE, SUMMARY, serving
 
 
 def hand_out(

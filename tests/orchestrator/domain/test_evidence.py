@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from typing import Literal
 
 import pytest
 
 from browser_node import protocol as p
-from browser_node.agreement import Verdict
-from browser_node.protocol import AttemptId, CloseCode, JobItem, ModelDigest, NodeId
+from browser_node.protocol import AttemptId, JobItem, NodeId
 from orchestrator.domain import checking, known, trust
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
-from orchestrator.domain.node_session import Admission, Close, NodeSession, Notify
-from orchestrator.domain.references import References
 from orchestrator.domain.trust import Policy
-from tests.arena import manifest
-from tests.fakes import DIMENSIONS
 from tests.orchestrator.domain.fleet_of import SPARE, TAB, WORKER, job
 from tests.orchestrator.domain.stage import (
     CLOUD,
@@ -503,8 +497,10 @@ def test_a_pair_of_which_one_shows_it_after_the_cpu_worker_was_asked_is_judged_b
     st.do(ev.Tick(), now=st.now + checking.OWING_S)
     st.show()
 
+    compared = [effect for effect in st.log if isinstance(effect, fx.Compare)]
     st.answer(WORKER)
 
+    assert compared == []
     assert st.answers() == {"j": CLOUD}
     assert (st.standing(TAB).agreed, st.standing(SPARE).agreed) == (1001, 1001)
 
@@ -525,89 +521,6 @@ def test_a_pair_without_evidence_has_to_be_alike_where_there_is_no_cpu_worker(al
     assert (st.answers(), st.failures()) == (
         ({"j": EDGE}, {}) if alike else ({}, {"j": "no_capacity"})
     )
-
-
-# ── frames ───────────────────────────────────────────────────────────────────────────────────────
-
-MODEL, EMBEDDING = ModelDigest("5" * 64), ModelDigest("e" * 64)
-NODE = NodeId("tab")
-
-
-def session(digest: ModelDigest = MODEL) -> NodeSession:
-    """Return the session of a node that was welcomed and holds attempt "a"."""
-    made = NodeSession(
-        trusted=False,
-        admit=lambda _: Admission(NODE, "ticket"),
-        models={MODEL: manifest("extractive-summary"), EMBEDDING: manifest("embeddings")},
-        references=References(random.Random(1)),
-        agree=lambda *_: Verdict(agrees=True, min_cosine=1.0, reason=""),
-    )
-    runtime = p.Runtime(kind="native", backend="onnxruntime", threads=1)
-    hello = p.Hello(versions=(1,), runtime=runtime, device=p.Device(cores=1))
-    made.receive(p.encode(hello), now=0.0)
-    made.hold((p.JobItem(attempt_id="a", digest=digest, lease_s=5, tokens=3, input="text"),))
-    return made
-
-
-def result(*, output: bytes = b"out", evidence: bytes = b"", commitment: bytes = b"") -> bytes:
-    one = p.Result(
-        attempt_id="a", output=output, evidence=evidence, compute_s=0.1, commitment=commitment
-    )
-    return p.encode(p.Results(items=(one,)))
-
-
-def revealed(*attempt_ids: str) -> bytes:
-    items = tuple(p.Shown(attempt_id=one, evidence=b"seen") for one in attempt_ids)
-    return p.encode(p.Revealed(items=items))
-
-
-def test_a_commitment_reaches_the_scheduler() -> None:
-    [step] = session().receive(result(commitment=bytes(range(32))), now=1.0)
-
-    assert isinstance(step, Notify)
-    assert isinstance(step.event, ev.AttemptsFinished)
-    assert step.event.results[0].commitment == bytes(range(32))
-
-
-def test_a_commitment_to_the_evidence_of_an_embedding_is_none_as_it_is_its_own() -> None:
-    vector = bytes(4 * DIMENSIONS)
-    frame = result(output=vector, commitment=bytes(range(32)))
-    [step] = session(EMBEDDING).receive(frame, now=1.0)
-
-    assert isinstance(step, Notify)
-    assert isinstance(step.event, ev.AttemptsFinished)
-    assert step.event.results[0].commitment == b""
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"commitment": bytes(31)}, {"commitment": bytes(32), "evidence": b"as well"}],
-)
-def test_a_commitment_that_is_none_closes_the_socket(fields: dict[str, bytes]) -> None:
-    [step] = session().receive(result(**fields), now=1.0)
-
-    assert isinstance(step, Close)
-    assert step.code == CloseCode.BAD_FRAME
-
-
-def test_what_a_node_shows_when_asked_reaches_the_scheduler_once() -> None:
-    node = session()
-    frame = node.reveal(AttemptId("a"))
-
-    [step] = node.receive(revealed("a"), now=1.0)
-    [again] = node.receive(revealed("a"), now=1.0)
-
-    assert frame == p.Reveal(attempt_ids=("a",))
-    assert step == Notify(ev.EvidenceShown(NODE, AttemptId("a"), b"seen"))
-    assert isinstance(again, Close)
-
-
-def test_evidence_that_nobody_asked_the_node_for_closes_the_socket() -> None:
-    [step] = session().receive(revealed("a"), now=1.0)
-
-    assert isinstance(step, Close)
-    assert step.code == CloseCode.OUT_OF_ORDER
-    assert "not asked for" in step.reason
 
 
 def test_a_reveal_is_an_effect_for_the_node_that_answered() -> None:
