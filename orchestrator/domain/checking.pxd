@@ -15,10 +15,7 @@ cdef class Checking:
     cdef public dict _checks
     cdef public Py_ssize_t _check_number
     cdef public object audits
-    cdef public Py_ssize_t _audit_bytes
-    cdef public dict _asked
-    cdef public object _owing_at, _show_by
-    cdef public Py_ssize_t _audits_coming
+    cdef public object showing
     cdef public object _late
     cdef public double _background
     cdef public dict _traits

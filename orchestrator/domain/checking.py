@@ -13,38 +13,32 @@ A stranger's answer comes with a commitment to its evidence, which is asked for 
 to be compared: it cannot be changed by then. Who does not show it, by leaving for example, is
 judged by its output alone. Honest runtimes differ in its last digits: it is wrong only where it
 says something else (`shapes.trait_of`), and where that is not known it counts (`trust.unshown`).
-Who is slow to show it gets nothing meanwhile.
 """
 
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from browser_node.protocol import Answer, AttemptId, ModelDigest, NodeId, Task, commitment_to
+from browser_node.protocol import Answer, AttemptId, ModelDigest, NodeId, Task
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain import router, trust
+from orchestrator.domain.audits import Audit, Audits
 from orchestrator.domain.board import Board
-from orchestrator.domain.index import WINDOW_S
 from orchestrator.domain.known import BYTES_KEPT, Known, KnownTexts
-from orchestrator.domain.model import Attempt, CheckId, Claim, Held, Job, Node, ProjectId, Subject
+from orchestrator.domain.model import Attempt, CheckId, Claim, Held, Job, Node, Subject
 from orchestrator.domain.records import Records
 from orchestrator.domain.references import References
+from orchestrator.domain.showing import Asked, Showing
 from orchestrator.domain.suspicion import Traits
 from orchestrator.domain.trust import Identity, Policy
 
-AUDITS_KEPT: Final = 256
-AUDIT_BYTES_KEPT: Final = 16 << 20
 LATE_KEPT: Final = 512
-# A tab answers between two micro-batches: this late, it gets no more work and no customer waits.
-OWING_S: Final = 1.0
-# Nodes keep evidence for longer.
-SHOW_WITHIN_S: Final = 5.0
 REPLAYS_AT_ONCE: Final = 2
 # So often an audit is a replay although the CPU worker has time: texts that were never audited
 # before the node saw them cannot be told from any other.
@@ -65,19 +59,6 @@ class Check(msgspec.Struct):
     other: Held | None = None
 
 
-class _Audit(msgspec.Struct):
-    subject: Subject
-    task: Task
-    tokens: int
-    claimed: Claim
-    project_id: ProjectId | None  # where its text may be put to others
-    alone: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.claimed.output) + len(self.claimed.evidence) + len(self.task.input)
-
-
 class _Late(msgspec.Struct):
     """What a result that comes too late is held against: the right answer, or a stranger's."""
 
@@ -88,13 +69,14 @@ class _Late(msgspec.Struct):
     claimed: Claim | None = None
 
 
-class _Asked(msgspec.Struct):
-    """A claim whose evidence was asked for, and what waits for that."""
+class _Comparison(NamedTuple):
+    """Two answers to one task, one of them a stranger's or both."""
 
-    claim: Claim
-    is_owing: bool = False
-    audits: list[_Audit] = []
-    compares: list[tuple[CheckId, ModelDigest, Task, Answer | Claim, Claim]] = []
+    check_id: CheckId
+    digest: ModelDigest
+    task: Task
+    trusted: Answer | Claim
+    answer: Claim
 
 
 class Checking:
@@ -116,13 +98,11 @@ class Checking:
         self._known = KnownTexts(board.models, references=references, policy=policy, rng=rng)
         self._checks: dict[CheckId, Check] = {}
         self._check_number = 0
-        self.audits: deque[_Audit] = deque()
-        self._audit_bytes = 0
-        # What is to be shown, by node, and when it is late and too late, in the order of time.
-        self._asked: dict[NodeId, dict[AttemptId, _Asked]] = {}
-        self._owing_at: deque[tuple[float, NodeId, AttemptId]] = deque()
-        self._show_by: deque[tuple[float, NodeId, AttemptId]] = deque()
-        self._audits_coming = 0
+        self.audits = Audits(board)
+        # What answers rest on, asked for; audits and comparisons wait for it.
+        self.showing: Showing[Audit | _Comparison] = Showing(
+            board, on_settled=self._settled, on_owing=self._owing
+        )
         self._late: OrderedDict[AttemptId, _Late] = OrderedDict()
         # The share of customers' jobs that run in the background, of about the last hundred.
         self._background = 0.0
@@ -202,15 +182,7 @@ class Checking:
     def tick(self, now: float) -> None:
         """Let go of what is old, and wait no longer for what does not come."""
         self._known.expire(now)
-        self.find_owing(now)
-        while self._show_by and self._show_by[0][0] <= now:
-            _, node_id, attempt_id = self._show_by.popleft()
-            self._settle(node_id, attempt_id, None, now)
-
-    def forgive(self, late_s: float) -> None:
-        """This process did not run for so long: nobody could show anything."""
-        self._owing_at = deque((at + late_s, node, one) for at, node, one in self._owing_at)
-        self._show_by = deque((by + late_s, node, one) for by, node, one in self._show_by)
+        self.showing.tick(now)
 
     def cloud_answered(self, job: Job, answer: Answer, seen: set[Identity], now: float) -> None:
         """Remember a trusted answer, to put its task to others than have ``seen`` it."""
@@ -245,79 +217,17 @@ class Checking:
         """Have the CPU worker repeat an answer when it has time; False when too many wait."""
         spec = job.spec
         project_id = spec.project_id if _may_replay(job) else None
-        audit = _Audit(subject, _task(job), spec.tokens, answer, project_id)
-        if not self._has_room_for(audit) or not self._board.workers:
+        audit = Audit(subject, _task(job), spec.tokens, answer, project_id)
+        if not self.audits.has_room_for(audit) or not self._board.workers:
             self._board.counters.audits_dropped += 1
             return False
-        asked = self.ask(answer, now)
+        asked = self.showing.ask(answer, now)
         if asked is None:
-            self._append_audit(audit)
+            self.audits.add(audit)
         else:
-            asked.audits.append(audit)
-            self._audits_coming += 1
+            asked.waiting.append(audit)
+            self.audits.coming += 1
         return True
-
-    def _has_room_for(self, audit: _Audit) -> bool:
-        count = len(self.audits) + self._audits_coming
-        return count < AUDITS_KEPT and self._audit_bytes + audit.size_bytes <= AUDIT_BYTES_KEPT
-
-    def _append_audit(self, audit: _Audit) -> None:
-        self.audits.append(audit)
-        self._audit_bytes += audit.size_bytes
-
-    def audit_again(self, attempt: Attempt) -> None:
-        """The CPU worker did not get to repeat an answer: once more, in a process of its own.
-
-        It may have been that very text.
-        """
-        subject, task, claimed = attempt.subject, attempt.task, attempt.claimed
-        if subject and task and claimed and not attempt.alone:
-            audit = _Audit(subject, task, attempt.tokens, claimed, attempt.project_id, alone=True)
-            self.audits.appendleft(audit)
-            self._audit_bytes += audit.size_bytes
-
-    def audit_some(self, now: float) -> None:
-        """Start audits on a CPU worker that no request waits for, and one at a time if need be.
-
-        Who lies could otherwise wait for a busy hour: half a backlog goes before customers.
-        """
-        waiting = self._board.queues.waiting("cloud")
-        if any(queue.classes["interactive"].size for queue in waiting) and (
-            len(self.audits) < AUDITS_KEPT // 2
-            or any(
-                attempt.purpose == "audit"
-                for worker in self._board.workers.values()
-                for attempt in worker.attempts.values()
-            )
-        ):
-            return
-        for worker in self._board.workers.values():
-            while self.audits and not worker.stale:
-                audit = self.audits[0]
-                digest = audit.subject.digest
-                if digest not in worker.speeds or not _spare(worker, digest, audit.tokens):
-                    break
-                self.audits.popleft()
-                self._audit_bytes -= audit.size_bytes
-                self._board.start(
-                    worker,
-                    router.explain(
-                        worker, digest=digest, tokens=audit.tokens, considered=1, skipped={}
-                    ),
-                    digest=digest,
-                    task=audit.task,
-                    tokens=audit.tokens,
-                    now=now,
-                    purpose="audit",
-                    job=None,
-                    alone=audit.alone,
-                    subject=audit.subject,
-                    background=False,
-                    known=None,
-                    claimed=audit.claimed,
-                    real=False,
-                    project_id=audit.project_id,
-                )
 
     # ── comparing ────────────────────────────────────────────────────────────────────────────────
 
@@ -408,20 +318,15 @@ class Checking:
         self._check_number += 1
         check_id = CheckId(self._check_number)
         self._checks[check_id] = check
+        comparison = _Comparison(check_id, digest, task, trusted, answer)
         for claim in (trusted, answer):
-            if isinstance(claim, Claim) and (asked := self.ask(claim, now)) is not None:
-                asked.compares.append((check_id, digest, task, trusted, answer))
-        self._compare_shown(check_id, digest, task, trusted, answer)
+            if isinstance(claim, Claim) and (asked := self.showing.ask(claim, now)) is not None:
+                asked.waiting.append(comparison)
+        self._compare_shown(comparison)
 
-    def _compare_shown(
-        self,
-        check_id: CheckId,
-        digest: ModelDigest,
-        task: Task,
-        trusted: Answer | Claim,
-        answer: Claim,
-    ) -> None:
+    def _compare_shown(self, comparison: _Comparison) -> None:
         """Have two answers compared, unless the evidence of one is still to come."""
+        check_id, digest, task, trusted, answer = comparison
         if check_id not in self._checks:
             return  # a pair that was not waited for
         fault = answer.fault
@@ -437,90 +342,33 @@ class Checking:
         theirs = Answer(output=answer.output, evidence=answer.evidence)
         self._board.effects.append(fx.Compare(check_id, digest, task, ours, theirs, fault))
 
-    # ── what answers rest on ─────────────────────────────────────────────────────────────────────
-
-    def ask(self, claim: Claim, now: float) -> _Asked | None:
-        """Ask for the evidence of ``claim``, once; None where it is there or will never be."""
-        if not claim.pending:
-            return None
-        node_id, attempt_id = claim.node_id, claim.attempt_id
-        node = self._board.nodes.get(node_id)
-        if node is None or node.joined_at > claim.since:
-            # It went with the connection that the answer came on.
-            claim.pending, claim.fault = False, "unshown"
-            return None
-        of_node = self._asked.setdefault(node_id, {})
-        asked = of_node.get(attempt_id)
-        if asked is None:
-            asked = of_node[attempt_id] = _Asked(claim)
-            self._owing_at.append((now + OWING_S, node_id, attempt_id))
-            self._show_by.append((now + SHOW_WITHIN_S, node_id, attempt_id))
-            self._board.timers.arm(now + OWING_S, node_id)
-            self._board.effects.append(fx.Reveal(node_id, attempt_id))
-        return asked
-
-    def find_owing(self, now: float) -> None:
-        """Give those nothing more that should have shown something by now; nobody waits for it."""
-        while self._owing_at and self._owing_at[0][0] <= now:
-            _, node_id, attempt_id = self._owing_at.popleft()
-            asked = self._asked.get(node_id, {}).get(attempt_id)
-            node = self._board.nodes.get(node_id)
-            if asked is None or node is None:
+    def _owing(self, asked: Asked[Audit | _Comparison], now: float) -> None:
+        """Nobody waits for a pair of which one does not show what its answer rests on."""
+        for waits in asked.waiting:
+            if isinstance(waits, Audit):
                 continue
-            asked.is_owing = True
-            node.owing += 1
-            self._board.changed(node, now)
-            for check_id, *_ in asked.compares:
-                check = self._checks.get(check_id)
-                job = check.job if check is not None and check.kind == "pair" else None
-                if (
-                    job is not None
-                    and self._board.jobs.get(job.spec.job_id) is job
-                    and self.on_unpaired(job, now)
-                ):
-                    del self._checks[check_id]
+            check = self._checks.get(waits.check_id)
+            job = check.job if check is not None and check.kind == "pair" else None
+            if (
+                job is not None
+                and self._board.jobs.get(job.spec.job_id) is job
+                and self.on_unpaired(job, now)
+            ):
+                del self._checks[waits.check_id]
 
-    def shown(self, event: ev.EvidenceShown, now: float) -> None:
-        """A node shows what an answer of it rests on, or says that it cannot."""
-        self._settle(event.node_id, event.attempt_id, event.evidence, now)
-
-    def left(self, node_id: NodeId, now: float) -> None:
-        """A node has gone: it shows nothing more."""
-        for attempt_id in list(self._asked.get(node_id, ())):
-            self._settle(node_id, attempt_id, None, now)
-
-    def _settle(
-        self, node_id: NodeId, attempt_id: AttemptId, evidence: bytes | None, now: float
-    ) -> None:
-        of_node = self._asked.get(node_id)
-        asked = of_node.pop(attempt_id, None) if of_node is not None else None
-        if asked is None:
-            return
-        if not of_node:
-            del self._asked[node_id]
-        node = self._board.nodes.get(node_id)
-        if asked.is_owing and node is not None:
-            node.owing -= 1
-            self._board.changed(node, now)
+    def _settled(self, asked: Asked[Audit | _Comparison]) -> None:
+        """What waited for a claim's evidence goes on, with it or without."""
         claim = asked.claim
-        claim.pending = False
-        if evidence is None:
-            claim.fault = "unshown"
-        elif commitment_to(evidence) != claim.commitment:
-            claim.fault = "forged"
-        else:
-            claim.evidence = evidence
-            if len(evidence) > BYTES_KEPT:
-                kept = (
-                    (one, late) for one, late in self._late.items() if late.claimed is not claim
-                )
-                self._late = OrderedDict(kept)
-        for compare in asked.compares:
-            self._compare_shown(*compare)
-        for audit in asked.audits:
-            self._audits_coming -= 1
-            if self._has_room_for(audit):
-                self._append_audit(audit)
+        if len(claim.evidence) > BYTES_KEPT:
+            kept = ((one, late) for one, late in self._late.items() if late.claimed is not claim)
+            self._late = OrderedDict(kept)
+        for waits in asked.waiting:
+            if not isinstance(waits, Audit):
+                self._compare_shown(waits)
+                continue
+            self.audits.coming -= 1
+            if self.audits.has_room_for(waits):
+                self.audits.add(waits)
             else:
                 self._board.counters.audits_dropped += 1
 
@@ -628,11 +476,3 @@ def _may_replay(job: Job) -> bool:
 
 def _task(job: Job) -> Task:
     return Task(input=job.spec.input, params=dict(job.spec.params))
-
-
-def _spare(worker: Node, digest: ModelDigest, tokens: int) -> bool:
-    """Whether the CPU worker has time for what nobody waits for."""
-    if len(worker.attempts) >= worker.slots:
-        return False
-    half = worker.speeds[digest].tokens_per_s * WINDOW_S / 2
-    return worker.outstanding_tokens + tokens <= max(half, tokens)

@@ -200,7 +200,7 @@ class Outcomes:
         if attempt.subject is None:
             return
         # Now, so that it is there by then: a customer waits for the comparison.
-        self.checking.ask(answer, now)
+        self.checking.showing.ask(answer, now)
         job.held = [*(job.held or ()), Held(attempt.subject, answer, compute_s)]
         if job.spec.rules.verify == "always" and len(job.held) == 2 and not job.cloud_only:
             first, second = job.held
@@ -280,7 +280,7 @@ class Outcomes:
         """End ``attempt`` without an answer; its job moves on."""
         self.board.release(attempt, cause, now)
         if attempt.purpose == "audit":
-            self.checking.audit_again(attempt)
+            self.checking.audits.again(attempt)
         job = self.board.jobs.get(attempt.job_id) if attempt.job_id is not None else None
         if job is not None:
             if attempt.subject is not None:
@@ -322,7 +322,7 @@ class Outcomes:
         if not node.trusted:
             self.checking.records.remember(node)
         self.board.remove_node(node_id)
-        self.checking.left(node_id, now)
+        self.checking.showing.left(node_id, now)
         if node.trusted:
             self.workers_changed(now)
         for attempt in list(node.attempts.values()):
@@ -414,7 +414,7 @@ class Outcomes:
 
     def forgive(self, late_s: float, now: float) -> None:
         """Leases and silences do not run while this process does not."""
-        self.checking.forgive(late_s)
+        self.checking.showing.forgive(late_s)
         for attempt in self.board.attempts.values():
             attempt.lease_at += late_s
             attempt.hard_at += late_s

@@ -147,8 +147,8 @@ class Scheduler:
         board = self.board
         if board.timers.first_at <= now:
             self._expire(now)
-        if self.checking.audits:
-            self.checking.audit_some(now)
+        if self.checking.audits.waiting:
+            self.checking.audits.start_some(now)
         if board.queues.size:
             self.placing.assign(now)
         if self.placing.silent:
@@ -255,7 +255,7 @@ class Scheduler:
 
     def _shown(self, event: ev.EvidenceShown, now: float) -> None:
         self._heard(ev.NodeHeard(event.node_id), now)
-        self.checking.shown(event, now)
+        self.checking.showing.settle(event.node_id, event.attempt_id, event.evidence, now)
 
     def _heard(self, event: ev.NodeHeard, now: float) -> None:
         node = self.board.nodes.get(event.node_id)
@@ -319,7 +319,7 @@ class Scheduler:
             if isinstance(due, Attempt):
                 self.outcomes.due(due, now)
             elif isinstance(due, Node):
-                self.checking.find_owing(now)
+                self.checking.showing.find_owing(now)
                 self.board.changed(due, now)
                 self.checking.school(due, now)
             elif due.deadline_at <= now:

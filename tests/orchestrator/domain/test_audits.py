@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from browser_node.protocol import AttemptId, JobItem
-from orchestrator.domain import checking
+from orchestrator.domain import audits, checking
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.model import CheckId
@@ -82,7 +82,7 @@ def test_audits_go_on_while_customers_wait_for_the_edge() -> None:
 def test_audits_that_wait_are_bounded_in_number() -> None:
     st = audited_fleet(max_queued=10_000)
     st.do(ev.CapacityChanged(WORKER, 0, "active", ""))
-    for number in range(checking.AUDITS_KEPT + 20):
+    for number in range(audits.AUDITS_KEPT + 20):
         st.submit(job(f"j{number}"))
         st.answer(TAB)
 
@@ -93,7 +93,7 @@ def test_audits_that_wait_are_bounded_in_number() -> None:
 def test_audits_that_wait_are_bounded_in_bytes() -> None:
     st = audited_fleet()
     st.do(ev.CapacityChanged(WORKER, 0, "active", ""))
-    long = "x" * (checking.AUDIT_BYTES_KEPT // 5)  # an audit keeps the text and the answer
+    long = "x" * (audits.AUDIT_BYTES_KEPT // 5)  # an audit keeps the text and the answer
     for number in range(4):
         st.submit(job(f"{number} {long}"))
         st.answer(TAB)

@@ -8,7 +8,7 @@ import pytest
 
 from browser_node import protocol as p
 from browser_node.protocol import AttemptId, JobItem, NodeId
-from orchestrator.domain import checking, known, trust
+from orchestrator.domain import audits, known, showing, trust
 from orchestrator.domain import effects as fx
 from orchestrator.domain import events as ev
 from orchestrator.domain.trust import Policy
@@ -25,7 +25,7 @@ from tests.orchestrator.domain.stage import (
     with_newcomer,
 )
 
-TOO_LATE_S = checking.SHOW_WITHIN_S + 0.1
+TOO_LATE_S = showing.SHOW_WITHIN_S + 0.1
 
 
 def audited(share: float = 1.0, **options: object) -> Stage:
@@ -188,7 +188,7 @@ def test_who_shows_it_late_but_in_time_is_audited_with_it() -> None:
     st = audited()
     answered(st)
 
-    st.do(ev.Tick(), now=st.now + checking.SHOW_WITHIN_S - 0.1)
+    st.do(ev.Tick(), now=st.now + showing.SHOW_WITHIN_S - 0.1)
     st.show()
     st.answer(WORKER)
 
@@ -199,7 +199,7 @@ def test_who_is_slow_to_show_it_gets_nothing_until_it_has() -> None:
     st = audited()
     answered(st)
 
-    st.do(ev.Tick(), now=st.now + checking.OWING_S)
+    st.do(ev.Tick(), now=st.now + showing.OWING_S)
     st.submit(job("k"))
     meanwhile = st.texts(TAB)
     st.answer(WORKER)
@@ -309,7 +309,7 @@ def test_nothing_is_left_of_what_was_shown_or_not() -> None:
     st.say(st.asked.popleft(), None)
     st.leave(TAB)
 
-    assert st.s.checking._asked == {}
+    assert len(st.s.checking.showing) == 0
 
 
 def test_large_evidence_is_not_kept_for_what_may_still_come() -> None:
@@ -397,11 +397,11 @@ def test_time_in_which_the_process_did_not_run_does_not_count() -> None:
 
 def test_audits_to_come_are_counted_with_those_that_wait() -> None:
     st = audited(max_queued=10_000)
-    for number in range(checking.AUDITS_KEPT + 5):
+    for number in range(audits.AUDITS_KEPT + 5):
         st.now = 0.0  # so that nothing is overdue
         answered(st, f"j{number}")
 
-    assert len(st.asked) == checking.AUDITS_KEPT
+    assert len(st.asked) == audits.AUDITS_KEPT
     assert st.s.counters.audits_dropped == 5
 
 
@@ -416,8 +416,8 @@ def test_evidence_that_is_too_much_to_keep_is_not_audited() -> None:
         st.do(ev.AttemptsFinished(TAB, (result,)))
         st.say(st.asked.popleft(), large)
 
-    kept = sum(audit.size_bytes for audit in st.s.checking.audits)
-    assert kept <= checking.AUDIT_BYTES_KEPT
+    kept = sum(audit.size_bytes for audit in st.s.checking.audits.waiting)
+    assert kept <= audits.AUDIT_BYTES_KEPT
     assert st.s.counters.audits_dropped == 5
 
 
@@ -480,7 +480,7 @@ def test_a_pair_of_which_one_does_not_show_it_is_left_to_the_cpu_worker(
     if ends == "leaves":
         st.leave(SPARE)
     elif ends == "is slow":
-        st.do(ev.Tick(), now=st.now + checking.OWING_S)
+        st.do(ev.Tick(), now=st.now + showing.OWING_S)
     else:
         st.show(instead=b"other")
     waiting = st.answers()
@@ -494,7 +494,7 @@ def test_a_pair_of_which_one_does_not_show_it_is_left_to_the_cpu_worker(
 def test_a_pair_of_which_one_shows_it_after_the_cpu_worker_was_asked_is_judged_by_it() -> None:
     st = pair()
     st.show()
-    st.do(ev.Tick(), now=st.now + checking.OWING_S)
+    st.do(ev.Tick(), now=st.now + showing.OWING_S)
     st.show()
 
     compared = [effect for effect in st.log if isinstance(effect, fx.Compare)]
@@ -515,7 +515,7 @@ def test_a_pair_without_evidence_has_to_be_alike_where_there_is_no_cpu_worker(al
     st.answer(SPARE, None if alike else WRONG)
 
     st.leave(SPARE)
-    st.do(ev.Tick(), now=st.now + checking.OWING_S)
+    st.do(ev.Tick(), now=st.now + showing.OWING_S)
     st.show()
 
     assert (st.answers(), st.failures()) == (
