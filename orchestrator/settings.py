@@ -364,7 +364,7 @@ class Settings:
     ] = 20_000
     log_flush_s: Annotated[
         float, Knob(text="Longest wait of a log row before it is written", unit="s", low=0, high=10)
-    ] = 0.02
+    ] = 0.05
     console_link_lifetime_s: Annotated[
         float,
         Knob(text="A sign-in link not used by then is void", unit="s", low=60, high=30 * 86_400),

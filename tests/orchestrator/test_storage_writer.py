@@ -51,12 +51,12 @@ def stored(database: Database) -> list[str]:
 def test_rows_are_written_whole_and_in_order(database: Database) -> None:
     writer = Writer(database, queue_max=10_000, flush_s=0.005)
     log = RequestLog(writer)
-    for number in range(1_300):
+    for number in range(1_327):
         log.append(row(number))
 
     assert writer.flush(10)
-    assert (writer.written, writer.dropped, log.queued, log.dropped) == (1_300, 0, 0, 0)
-    assert stored(database) == [f"req_{number:06}" for number in range(1_300)]
+    assert (writer.written, writer.dropped, log.queued, log.dropped) == (1_327, 0, 0, 0)
+    assert stored(database) == [f"req_{number:06}" for number in range(1_327)]
     with database.connect() as connection:
         first = connection.exec_driver_sql("SELECT * FROM requests ORDER BY id LIMIT 1").one()
     assert tuple(first) == tuple(row(0))
