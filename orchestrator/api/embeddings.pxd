@@ -11,3 +11,5 @@ cdef class EmbeddingsRoute:
 
 
 cpdef _check_form(asked, model)
+@cython.locals(at=Py_ssize_t, pieces=list)
+cpdef bytes _list(Exchange exchange, asked, answers)

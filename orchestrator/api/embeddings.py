@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 from collections.abc import Sequence
 from typing import Final
 
 import orjson
+import pybase64
 
+from orchestrator.api.asgi import digits
 from orchestrator.api.bodies import EMBEDDINGS, EmbeddingsBody, parse
 from orchestrator.api.exchange import Exchange
 from orchestrator.api.inference import Inference
@@ -110,20 +111,40 @@ def _check_form(asked: EmbeddingsBody, model: Model) -> None:
 
 def _list(exchange: Exchange, asked: EmbeddingsBody, answers: Sequence[Answered]) -> bytes:
     """Return the JSON of the whole answer, joined from pieces: vectors are encoded once each."""
-    encode = _base64 if asked.encoding_format == "base64" else _floats
-    items = [
-        b'{"object":"embedding","index":%d,"embedding":%b}' % (at, encode(answer.output))
-        for at, answer in enumerate(answers)
-    ]
-    tokens = exchange.input_tokens
-    return (
-        b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
-        % (b",".join(items), orjson.dumps(asked.model), tokens, tokens)
+    as_base64 = asked.encoding_format == "base64"
+    pieces = [b'{"object":"list","data":[']
+    for at, answer in enumerate(answers):
+        if at:
+            pieces.append(b",")
+        if as_base64:
+            vector = pybase64.b64encode(answer.output)
+            pieces += (
+                b'{"object":"embedding","index":',
+                digits(at),
+                b',"embedding":"',
+                vector,
+                b'"}',
+            )
+        else:
+            vector = _floats(answer.output)
+            pieces += (
+                b'{"object":"embedding","index":',
+                digits(at),
+                b',"embedding":',
+                vector,
+                b"}",
+            )
+    tokens = digits(exchange.input_tokens)
+    pieces += (
+        b'],"model":',
+        orjson.dumps(asked.model),
+        b',"usage":{"prompt_tokens":',
+        tokens,
+        b',"total_tokens":',
+        tokens,
+        b"}}",
     )
-
-
-def _base64(vector: bytes) -> bytes:
-    return b'"%b"' % binascii.b2a_base64(vector, newline=False)
+    return b"".join(pieces)
 
 
 def _floats(vector: bytes) -> bytes:
