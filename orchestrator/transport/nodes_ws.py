@@ -114,7 +114,7 @@ class Outbox:
             self._queued_bytes -= len(self._frames.popleft())
 
     def _pack(self) -> None:
-        frames = [p.encode(frame) for frame in frames_of(self._items)]
+        frames = [p.encode_jobs(frame) for frame in frames_of(self._items)]
         self._items.clear()
         self._frames += frames
         self._queued_bytes += sum(map(len, frames)) - self._items_bytes

@@ -112,6 +112,13 @@ def test_decoding_what_was_encoded_returns_the_frame(frame: p.Frame) -> None:
     assert decode(p.encode(frame), type(frame)) == frame
 
 
+@given(frame=frames((p.Jobs,)))
+def test_jobs_have_the_same_bytes_whichever_library_wrote_them(frame: p.Frame) -> None:
+    assert isinstance(frame, p.Jobs)
+
+    assert p.encode_jobs(frame) == p.encode(frame)
+
+
 @given(data=BYTES_OR_TRUNCATED_FRAMES)
 @settings(max_examples=400)
 def test_any_bytes_raise_only_protocol_errors(data: bytes) -> None:
