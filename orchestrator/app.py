@@ -14,7 +14,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser_node.agreement import Judge, Verdict
 from browser_node.protocol import Answer, AttemptId, ModelDigest, Task
-from orchestrator.api import Metrics, build_api, is_api
+from orchestrator.api import Metrics, build_api
 from orchestrator.clock import Clock
 from orchestrator.console.app import build_console
 from orchestrator.console.control import FleetControl
@@ -56,6 +56,7 @@ from orchestrator.transport.headers import HostCheck
 from orchestrator.transport.nodes_ws import NodeSocket, bearer_check
 from orchestrator.transport.origins import Origins
 from orchestrator.transport.pages import build_pages
+from orchestrator.transport.paths import Paths
 from orchestrator.transport.register import SOCKET_PATH, Register, admitted
 from orchestrator.transport.supervisor import WorkerSupervisor
 
@@ -234,20 +235,12 @@ class Application:
             allowed=lambda scope: admitted(scope, origins),
         )
 
-        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-            path: str = scope["path"]
-            if scope["type"] == "websocket":
-                if path == SOCKET_PATH:
-                    return node_socket(scope, receive, send)
-                return send({"type": "websocket.close", "code": 4404})
-            if is_api(path):
-                return api.app(scope, receive, send)
-            if path == "/register":
-                return register(scope, receive, send)
-            if path.startswith("/console/"):
-                return console(scope, receive, send)
-            return pages(scope, receive, send)
-
+        app = Paths(
+            {**api.paths, "/register": register},
+            prefixes=(("/v1/", api.app), ("/console/", console)),
+            other=pages,
+            sockets={SOCKET_PATH: node_socket},
+        )
         return HostCheck(app, origins=origins)
 
     def _agree(self, digest: ModelDigest, task: Task, ours: Answer, theirs: Answer) -> Verdict:

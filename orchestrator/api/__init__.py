@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from orchestrator.api import openapi, operations
 from orchestrator.api.app import PublicApi
@@ -47,8 +47,9 @@ from orchestrator.storage.keyring import Keyring
 from orchestrator.storage.keys import Principal, find_key_by_id
 from orchestrator.storage.objects import Objects
 from orchestrator.storage.request_log import RequestLog
+from orchestrator.transport.paths import Paths
 
-__all__ = ["Api", "Metrics", "build_api", "is_api"]
+__all__ = ["Api", "Metrics", "build_api"]
 
 _OWN: Final = frozenset(
     {
@@ -61,16 +62,15 @@ _OWN: Final = frozenset(
 
 
 class Api(NamedTuple):
-    """The app, the batches to be started and stopped with it, and what ends bodies on their way."""
+    """The app, the batches to be started and stopped with it, and what ends bodies on their way.
+
+    ``paths`` are those that it answers beside all under ``/v1/``, and each one's part of it.
+    """
 
     app: ASGIApp
+    paths: Mapping[str, ASGIApp]
     batches: BatchService
     stop: Callable[[float], Awaitable[None]]
-
-
-def is_api(path: str) -> bool:
-    """Whether `build_api`'s app is the one to answer ``path``."""
-    return path.startswith("/v1/") or path in _OWN
 
 
 def build_api(
@@ -174,7 +174,5 @@ def build_api(
         **dict.fromkeys(openapi.PATHS, described),
     }
 
-    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        return keyless.get(scope["path"], public)(scope, receive, send)
-
-    return Api(app, service, public.stop)
+    paths: dict[str, ASGIApp] = {**dict.fromkeys(_OWN, public), **keyless}
+    return Api(Paths(paths, other=public, sockets={}), paths, service, public.stop)

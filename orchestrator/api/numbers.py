@@ -17,12 +17,15 @@ _BLOCK: Final = 128
 class Numbers:
     """A source of request numbers; asking the system for each would cost a switch of threads."""
 
-    __slots__ = ("_at", "_random", "_wall")
+    __slots__ = ("_at", "_ms", "_random", "_time", "_wall")
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._random = ""
         self._at = 0
+        # The last millisecond and its digits: a busy server has many requests in one.
+        self._ms = -1
+        self._time = ""
 
     def next(self) -> str:
         """Return a number that was never returned before."""
@@ -35,4 +38,7 @@ class Numbers:
             self._random = os.urandom(_BLOCK * _RANDOM_DIGITS).hex()
             start, end = 0, _RANDOM_DIGITS
         self._at = end
-        return f"{int(ts * 1000):011x}{self._random[start:end]}"
+        ms = int(ts * 1000)
+        if ms != self._ms:
+            self._ms, self._time = ms, f"{ms:011x}"
+        return self._time + self._random[start:end]

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from orchestrator.domain.decisions cimport Decision, Decisions, Placed
 from orchestrator.domain.index cimport Index
 from orchestrator.domain.leases cimport Leases
 from orchestrator.domain.model cimport Attempt, Job, Node
@@ -25,7 +26,7 @@ cdef class Board:
     cdef public dict nodes, workers, sessions, jobs, attempts
     cdef public Index index
     cdef public Queues queues
-    cdef public object decisions
+    cdef public Decisions decisions
     cdef public Counters counters
     cdef public list effects
     cdef public dict _shown, _outbox
@@ -37,14 +38,15 @@ cdef class Board:
         lease_s=double, hard_s=double, hedge_s=double, hedge_at=double, isolated=bint, edge=bint
     )
     cpdef Attempt start(
-        self, Node node, decision, digest, task, Py_ssize_t tokens, double now, purpose,
+        self, Node node, Decision decision, digest, task, Py_ssize_t tokens, double now, purpose,
         Job job=*, bint alone=*, subject=*, bint background=*, known=*, claimed=*, bint real=*,
         project_id=*, bint stream=*,
     )
-    cpdef _note(self, Job job, attempt_id, purpose, decision, double now)
+    @cython.locals(waited_s=double)
+    cpdef Placed _note(self, Job job, attempt_id, purpose, Decision decision, double now)
     @cython.locals(counters=Counters)
     cpdef _count(self, Attempt attempt)
-    @cython.locals(node=Node, job=Job)
+    @cython.locals(node=Node, job=Job, placed=Placed)
     cpdef release(self, Attempt attempt, outcome, double now, bint regroup=*)
     @cython.locals(counters=Counters)
     cpdef deliver(self, Job job, Node node, answer, double compute_s, double now)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Final
-
-import msgspec
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from browser_node.protocol import AttemptId, NodeId
-from orchestrator.domain.model import JobId, ProjectId, Purpose
+
+if TYPE_CHECKING:
+    from orchestrator.domain.model import JobId, ProjectId, Purpose
 
 KEPT: Final = 2_000
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+@dataclass(eq=False)
+class Decision:
     """One placement. ``at_s`` is monotonic; ``waited_s`` counts from the job's submission.
 
     ``node_id`` is None when nobody could take the job: then ``skipped`` says why, by group of
@@ -34,10 +36,11 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     finish_s: float = 0.0
     soonest_s: float | None = None
     considered: int = 0
-    skipped: Mapping[str, int] = msgspec.field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
-class Placed(msgspec.Struct, gc=False):
+@dataclass(eq=False)
+class Placed:
     """A decision, what it was about, and what came of it.
 
     ``outcome`` is "running", "answered", "cancelled", "unplaced" or the cause of the attempt's end;

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from orchestrator.domain.decisions cimport Placed
+
 
 @cython.final
 cdef class NewJob:
@@ -41,7 +43,7 @@ cdef class Attempt:
     cdef public bint real
     cdef public str project_id
     cdef public bint alone, background
-    cdef public object placed
+    cdef public Placed placed
 
 
 @cython.final

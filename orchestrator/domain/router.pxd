@@ -2,6 +2,7 @@
 
 cimport cython
 
+from orchestrator.domain.decisions cimport Decision
 from orchestrator.domain.index cimport OpenSet
 from orchestrator.domain.model cimport Node, Speed
 
@@ -9,8 +10,11 @@ from orchestrator.domain.model cimport Node, Speed
 cpdef double finish_s(
     Node node, digest, Py_ssize_t tokens, bint background=*, double cold_load_s=*
 ) except? -1.0
-@cython.locals(speed=Speed, rate=double, overhead=double, ahead=double, rtt=double)
-cpdef explain(
+@cython.locals(
+    speed=Speed, rate=double, overhead=double, ahead=double, rtt=double, backlog=double,
+    service=double, penalty=double, total=double,
+)
+cpdef Decision explain(
     Node node, digest, Py_ssize_t tokens, Py_ssize_t considered, skipped,
     bint background=*, double cold_s=*,
 )

@@ -30,9 +30,9 @@ def trait_of(manifest: Manifest, output: bytes) -> int | None:
                 return None
             return hash(output) if _finite(output) else None
         case "extractive-summary":
-            return None if _text(output) is None else hash(output)
+            return hash(output) if _is_text(output) else None
         case "iab-classification":
-            if _text(output) is None:
+            if not _is_text(output):
                 return None
             try:
                 found = _categories.decode(output)
@@ -53,7 +53,7 @@ def _finite(vector: bytes) -> bool:
     return math.isfinite(sum(array("f", vector)))
 
 
-class _Category(msgspec.Struct):
+class _Category(msgspec.Struct, gc=False):
     id: int | None = None
     code: str = ""
 
@@ -70,9 +70,10 @@ class _Categories(msgspec.Struct):
 _categories: Final = msgspec.json.Decoder(_Categories)
 
 
-def _text(output: bytes) -> str | None:
+def _is_text(output: bytes) -> bool:
+    if output.isascii():
+        return len(output) <= MAX_OUTPUT_CHARS
     try:
-        text = output.decode()
+        return len(output.decode()) <= MAX_OUTPUT_CHARS
     except UnicodeDecodeError:
-        return None
-    return text if len(text) <= MAX_OUTPUT_CHARS else None
+        return False

@@ -9,3 +9,7 @@ from orchestrator.domain.model cimport Speed
 cdef class Traits:
     cdef public dict _counts
     cdef public Py_ssize_t _total
+
+    @cython.locals(total=Py_ssize_t, before=Py_ssize_t)
+    cpdef bint suspicious(self, Speed speed, trait, asked) except -1
+

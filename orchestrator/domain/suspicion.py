@@ -26,7 +26,7 @@ class Traits:
         self._counts: dict[int, int] = {}
         self._total = 0
 
-    def suspicious(self, speed: Speed, *, trait: int, asked: int) -> bool:
+    def suspicious(self, speed: Speed, trait: int, asked: int) -> bool:
         """Count an answer; True when its node repeats itself more than the fleet would explain.
 
         ``asked`` is a hash of the input: repeating an answer to the same question proves nothing.

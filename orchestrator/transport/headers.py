@@ -8,8 +8,7 @@ pool and Pyodide both assign plain strings).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Final
 
 from starlette.requests import cookie_parser
@@ -33,6 +32,8 @@ _WORKER_CSP: Final = (
     "worker-src 'self'"
 )
 _INERT_CSP: Final = "default-src 'none'; frame-ancestors 'none'"
+
+_HOSTS_KEPT: Final = 256
 
 _COMMON: Final[tuple[Header, ...]] = (
     (b"x-content-type-options", b"nosniff"),
@@ -69,9 +70,14 @@ def inert_headers() -> tuple[Header, ...]:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """Return a request header's first value; ``name`` in lower case."""
-    for key, value in scope["headers"]:
+    value = _first(scope["headers"], name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _first(headers: Iterable[Header], name: bytes) -> bytes | None:
+    for key, value in headers:
         if key == name:
-            return bytes(value).decode("latin-1")
+            return value
     return None
 
 
@@ -85,15 +91,27 @@ class HostCheck:
 
     def __init__(self, app: ASGIApp, *, origins: Origins) -> None:
         self._app = app
-        # Asked at every request, nearly always of the same few names.
-        self._serves = functools.lru_cache(256)(origins.serves)
+        self._origins = origins
+        # Nearly all requests name one of few hosts. What does not serve is not kept.
+        self._known: set[bytes] = set()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "lifespan" or self._serves(header(scope, b"host")):
+        if scope["type"] == "lifespan" or self._serves(_first(scope["headers"], b"host")):
             return self._app(scope, receive, send)
         if scope["type"] == "websocket":
             return send({"type": "websocket.close", "code": 1008})
         return _misdirected(send)
+
+    def _serves(self, host: bytes | None) -> bool:
+        if host in self._known:
+            return True
+        if not self._origins.serves(None if host is None else host.decode("latin-1")):
+            return False
+        if host is not None:
+            if len(self._known) >= _HOSTS_KEPT:
+                self._known.clear()
+            self._known.add(host)
+        return True
 
 
 async def _misdirected(send: Send) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain.shapes import well_formed
+from orchestrator.domain.shapes import MAX_OUTPUT_CHARS, well_formed
 from tests.arena import manifest
 
 SIZE = manifest().dimensions
@@ -42,3 +42,20 @@ def test_the_largest_and_smallest_numbers_are_numbers(value: float) -> None:
 
 def test_a_vector_of_another_length_is_no_answer() -> None:
     assert not well_formed(manifest(), bytes(4 * SIZE + 4))
+
+
+@pytest.mark.parametrize(
+    ("output", "is_text"),
+    [
+        (b"A sentence.", True),
+        ("Ein Satz für sich.".encode(), True),
+        (b"\xff a sentence", False),
+        (b"x" * MAX_OUTPUT_CHARS, True),
+        (b"x" * (MAX_OUTPUT_CHARS + 1), False),
+        (("ü" * MAX_OUTPUT_CHARS).encode(), True),
+        (("ü" * (MAX_OUTPUT_CHARS + 1)).encode(), False),
+    ],
+    ids=["ascii", "letters", "no utf-8", "long", "too long", "long letters", "too many letters"],
+)
+def test_a_summary_is_text_of_a_bounded_number_of_characters(output: bytes, is_text: bool) -> None:
+    assert well_formed(manifest("extractive-summary"), output) == is_text
