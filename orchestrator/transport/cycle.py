@@ -152,10 +152,10 @@ class Cycle:
             self._told.set()
 
     async def receive(self) -> Message:
-        if self.waiting_for_100_continue:
-            self.waiting_for_100_continue = False
-            self.wire.write(_CONTINUE)
         if not (self.disconnected or self.response_complete):
+            if self.waiting_for_100_continue:
+                self.waiting_for_100_continue = False
+                self.wire.write(_CONTINUE)
             self.wire.resume_reading()
             if not self._news:
                 if self._told is None:

@@ -46,6 +46,15 @@ class FrameSocket(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             self.scope["extensions"][FRAMES] = self  # type: ignore[assignment]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # Nothing more is read. The parser's frame holds what has the parser, and the scope this:
+        # no cycle of either, as they hold the head of the request, too.
+        self.conn.parser.close()
+        # A handshake that was none has no scope.
+        if hasattr(self, "scope"):
+            self.scope["extensions"].pop(FRAMES, None)
+
     # ── what comes ───────────────────────────────────────────────────────────────────────────────
 
     def listen(self, take: Callable[[bytes], None] | None) -> None:

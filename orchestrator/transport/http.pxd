@@ -16,10 +16,11 @@ cdef class HttpConnection:
     cdef public bytes url
     cdef public list headers
     cdef public Py_ssize_t _hosts
-    cdef public bint _expects_100_continue, _in_head, _asked, _refused, _quiet, _moved
+    cdef public bint _expects_100_continue, _in_head, _asked, _refused, _quiet, _moved, _deaf
     cdef public Cycle cycle, _answered
     cdef public object pipeline, _why, _wait, _unread_since_s
-    cdef public Py_ssize_t _piece_bytes, _headless_bytes, _body_bytes, _mark_bytes, _unread_bytes
+    cdef public Py_ssize_t _piece_bytes, _headless_bytes, _body_bytes, _mark_bytes, _read_bytes
+    cdef public Py_ssize_t _ahead_bytes, _begun_bytes
     cdef public double _since_s
     cdef object __weakref__
 
@@ -32,6 +33,7 @@ cdef class HttpConnection:
     cpdef _stop(self, error)
     @cython.locals(cycle=Cycle)
     cpdef _refuse(self, error)
+    cpdef _hear_no_more(self, Cycle last)
     @cython.locals(waited_s=double)
     cpdef look(self, double now)
     cpdef _give_up_head(self)

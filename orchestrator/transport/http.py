@@ -42,8 +42,11 @@ BODY_PACE_BYTES: Final = 1 << 10
 READ_PACE_BYTES: Final = 64 << 10
 LINGER_S: Final = 2.0
 LOOK_EVERY_S: Final = 1.0
-# Requests sent ahead on one connection while the first is being answered.
-PIPELINE_MAX: Final = 64
+# Requests sent ahead on one connection while the first is being answered: from so many on, nothing
+# more is read until the last of them is being answered; beyond the most that one read may bring,
+# those that came first are answered and the connection is closed.
+PIPELINE_FULL: Final = 32
+PIPELINE_MAX: Final = 256
 # So much of a body is kept until the application asks for it; then the client has to wait.
 HELD_BODY_BYTES: Final = 64 << 10
 
@@ -90,6 +93,10 @@ class HttpConnection:
         self.cycle: Cycle | None = None
         self._answered: Cycle | None = None
         self.pipeline: deque[Cycle] = deque()
+        # Of the bodies of those behind it, what has come.
+        self._ahead_bytes = 0
+        # What is owed is answered, and then it is over: nothing that comes now is looked at.
+        self._deaf = False
         self._in_head = True
         # Whether a request ever began; before, nobody waits to be told anything.
         self._asked = False
@@ -101,14 +108,16 @@ class HttpConnection:
         # Of the piece being parsed: how long it is, and whether it got the request any further.
         self._piece_bytes = 0
         self._moved = False
-        # What came since the request got further: names, values, trailers without an end.
+        # What came since the request got further: names, values, trailers without an end. Before
+        # it, of the piece in which its head began, a part.
         self._headless_bytes = 0
+        self._begun_bytes = 0
         self._body_bytes = 0
         self._wait: _Wait | None = None
         self._since_s = 0.0
         self._mark_bytes = 0
         self._unread_since_s: float | None = None
-        self._unread_bytes = 0
+        self._read_bytes = 0
 
     def _new_parser(self) -> None:
         self.parser: Any = httptools.HttpRequestParser(self)
@@ -150,7 +159,7 @@ class HttpConnection:
         """Close: who says nothing more is taken to have left."""
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._deaf:
             return
         self._quiet = False
         self._piece_bytes = len(data)
@@ -163,7 +172,8 @@ class HttpConnection:
                 rest = data[asked.args[0] :]
             except httptools.HttpParserError:
                 # Not in a variable: its traceback holds this frame.
-                self._refuse(self._why or BadRequest("This is not a valid HTTP/1.1 request."))
+                if not self._deaf:
+                    self._refuse(self._why or BadRequest("This is not a valid HTTP/1.1 request."))
                 self._why = None
                 return
             if not self._declines_upgrade():
@@ -203,19 +213,22 @@ class HttpConnection:
             # RFC 9112, 3.2. Whoever stands before us may go by the other one.
             self._stop(BadRequest("The request names more than one Host: send one."))
         # Summed up only where what came could be too much: most requests come in one short piece.
-        if self._headless_bytes + self._piece_bytes > bounds.headers_max_bytes:
+        came_bytes = self._begun_bytes + self._headless_bytes + self._piece_bytes
+        if came_bytes > bounds.headers_max_bytes:
             size_bytes = len(self.url) + sum(
                 [len(name) + len(value) + 4 for name, value in self.headers]
             )
             if size_bytes > bounds.headers_max_bytes:
                 self._stop(too_long(size_bytes, bounds.headers_max_bytes))
-        self._headless_bytes = 0
+        self._headless_bytes = self._begun_bytes = 0
         parser = self.parser
         http_version = parser.get_http_version()
         scope = self._common.copy()
         scope["http_version"] = http_version
         scope["method"] = parser.get_method().decode("ascii")
         scope["headers"] = self.headers
+        # What else comes are trailers, which are no headers (RFC 9110, 6.5.1): nobody reads them.
+        self.headers = []
         scope["state"] = self.app_state.copy()
         self.scope = scope
         upgrades = parser.should_upgrade()
@@ -231,7 +244,12 @@ class HttpConnection:
         # That of a request which asks for another protocol is nobody's.
         if self._in_head or cycle is None or cycle.response_complete:
             return
-        if cycle.hold(body) > HELD_BODY_BYTES:
+        held_bytes = cycle.hold(body)
+        if cycle is not self._answered:
+            self._ahead_bytes += len(body)
+            if self._ahead_bytes > HELD_BODY_BYTES:
+                self.wire.crowd()
+        elif held_bytes > HELD_BODY_BYTES:
             self.wire.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -245,6 +263,10 @@ class HttpConnection:
         """Put the request to the application, behind those that it has not answered yet."""
         scope["path"], scope["raw_path"], scope["query_string"] = read_target(self.url)
         last = self.cycle
+        if len(self.pipeline) >= PIPELINE_MAX and last is not None:
+            # The client has to send the rest once more (RFC 9112, 9.3.2).
+            self._hear_no_more(last)
+            raise BadRequest(f"More than {PIPELINE_MAX} requests wait on this connection.")
         cycle = self.cycle = Cycle(
             self.wire,
             scope,
@@ -256,12 +278,9 @@ class HttpConnection:
         if last is None or last.response_complete:
             self._answer(cycle)
             return
-        self.wire.pause_reading()
         self.pipeline.append(cycle)
-        if len(self.pipeline) > PIPELINE_MAX:
-            self._stop(
-                BadRequest(f"More than {PIPELINE_MAX} requests wait on this connection: use more.")
-            )
+        if len(self.pipeline) >= PIPELINE_FULL:
+            self.wire.crowd()
 
     def _answer(self, cycle: Cycle) -> None:
         self._answered = cycle
@@ -275,11 +294,15 @@ class HttpConnection:
         self.server_state.total_requests += 1
         if self.wire.transport.is_closing():
             return
-        self.wire.resume_reading()
         if self.pipeline:
-            self._answer(self.pipeline.popleft())
+            following = self.pipeline.popleft()
+            if not self.pipeline:
+                self._ahead_bytes = 0
+                self.wire.uncrowd()
+            self._answer(following)
         else:
             self._quiet = True
+        self.wire.resume_reading()
 
     def shutdown(self) -> None:
         """Close, once all is answered that was asked: the server stops."""
@@ -294,6 +317,8 @@ class HttpConnection:
         """Bound what is neither a whole head nor a body: the parser keeps it until it ends."""
         if self._moved:
             self._headless_bytes = 0
+            # Some of it may be another request's: how much is known when the head is complete.
+            self._begun_bytes = self._piece_bytes if self._in_head else 0
             return
         self._headless_bytes += self._piece_bytes
         if self._headless_bytes > self.bounds.headers_max_bytes:
@@ -302,14 +327,15 @@ class HttpConnection:
     def _declines_upgrade(self) -> bool:
         """Return whether the request is to be read as usual; else it has been dealt with."""
         method, http_version = self.scope["method"], self.scope["http_version"]
-        if not any(name == b"upgrade" for name, _ in self.headers):
+        fields = self.scope["headers"]
+        if not any(name == b"upgrade" for name, _ in fields):
             # No wish to leave out, or no longer, and still one: what follows a CONNECT is not HTTP.
             self._refuse(BadRequest("CONNECT is not answered: this server is not a proxy."))
             return False
         # While an answer is owed, the two protocols would write over each other.
         owed = self.cycle is not None and not self.cycle.response_complete
         if owed or not is_handshake(
-            method, target=self.url, http_version=http_version, fields=self.headers
+            method, target=self.url, http_version=http_version, fields=fields
         ):
             return True
         self._hand_over()
@@ -325,9 +351,14 @@ class HttpConnection:
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
         protocol.connection_made(transport)
-        fields = [b"%b: %b\r\n" % field for field in self.headers]
+        if self.wire.write_paused:
+            # It was told to us: the client has not read an answer before it.
+            protocol.pause_writing()
+        fields = [b"%b: %b\r\n" % field for field in self.scope["headers"]]
         protocol.data_received(b"GET %b HTTP/1.1\r\n%b\r\n" % (self.url, b"".join(fields)))
         transport.set_protocol(protocol)
+        # It holds our methods: no cycle of the two.
+        self.parser = None
 
     def _ask_again(self) -> bytes:
         """Return the head of the request as if it had not asked, for a parser of its own.
@@ -340,7 +371,7 @@ class HttpConnection:
             self.scope["method"],
             target=self.url,
             http_version=self.scope["http_version"],
-            fields=self.headers,
+            fields=self.scope["headers"],
         )
 
     def _stop(self, error: ApiError) -> None:
@@ -356,11 +387,14 @@ class HttpConnection:
 
     def _refuse(self, error: ApiError) -> None:
         """Say why, if nothing else is being said, and close."""
-        self._refused = True
         cycle = self.cycle
+        # A word in the middle of an answer, or ahead of one, would be taken for it.
+        if cycle is not None and not cycle.response_complete and self._in_head:
+            self._hear_no_more(cycle)
+            return
+        self._refused = True
         if cycle is not None and not cycle.response_complete:
-            # A word in the middle of an answer, or ahead of one, would be taken for it.
-            if cycle.response_started or self._in_head or self.pipeline:
+            if cycle.response_started or self.pipeline:
                 self.wire.transport.abort()
                 return
             # The application must not answer as well.
@@ -372,12 +406,23 @@ class HttpConnection:
             b"content-length: %d\r\n\r\n" % (secrets.token_hex(12).encode(), len(body)) + body
         )
         self._wait, self._since_s = "refused", self.loop.time()
+        # Who still sends is heard until it reads: what comes is dropped.
+        self.wire.uncrowd()
+        self.wire.resume_reading()
         transport = self.wire.transport
         if transport.can_write_eof():
             # Closed while more comes, the socket would be reset, and the answer lost with it.
             transport.write_eof()
         else:
             transport.close()
+
+    def _hear_no_more(self, last: Cycle) -> None:
+        """Close once all is answered up to ``last``, the request before what is not taken."""
+        last.keep_alive = False
+        self._deaf = True
+        # What comes is dropped: left unread, it would have the system drop the answers.
+        self.wire.uncrowd()
+        self.wire.resume_reading()
 
     # ── what does not come, or does not go ───────────────────────────────────────────────────────
 
@@ -433,7 +478,7 @@ class HttpConnection:
         if self._refused:
             return "refused"
         # What we do not read cannot come.
-        if self.wire.read_paused or self.wire.transport.is_closing():
+        if self._deaf or self.wire.read_paused or self.wire.transport.is_closing():
             return None
         if self._in_head:
             return "head"
@@ -447,9 +492,11 @@ class HttpConnection:
         if not unread_bytes:
             self._unread_since_s = None
             return False
+        # Not by how much less waits: a steady reader's place may be taken by as much.
+        read_bytes = self.wire.written_bytes - unread_bytes
         since_s = self._unread_since_s
-        if since_s is None or self._unread_bytes - unread_bytes >= READ_PACE_BYTES:
-            self._unread_since_s, self._unread_bytes = now, unread_bytes
+        if since_s is None or read_bytes - self._read_bytes >= READ_PACE_BYTES:
+            self._unread_since_s, self._read_bytes = now, read_bytes
             return False
         return now - since_s >= self.bounds.idle_s
 

@@ -16,12 +16,16 @@ class Wire:
         self.transport = transport
         # We do not read what comes.
         self.read_paused = False
+        # For as long as there is no room for it: whoever else would like to read has to wait.
+        self.crowded = False
+        self.written_bytes = 0
         # What was written waits: more of it than should be kept.
         self.write_paused = False
         self._writable: asyncio.Event | None = None
 
     def write(self, raw: bytes) -> None:
         if not self.transport.is_closing():
+            self.written_bytes += len(raw)
             self.transport.write(raw)
 
     def close(self) -> None:
@@ -34,9 +38,18 @@ class Wire:
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self.read_paused:
+        if self.read_paused and not self.crowded:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def crowd(self) -> None:
+        """Read nothing, whoever asks to, until there is room again (`uncrowd`)."""
+        self.crowded = True
+        self.pause_reading()
+
+    def uncrowd(self) -> None:
+        """Let `resume_reading` be heard again."""
+        self.crowded = False
 
     def pause_writing(self) -> None:
         """Have `drain` wait: the transport keeps more than it should."""

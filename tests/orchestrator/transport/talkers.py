@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.settings import Settings
-from orchestrator.transport.listen import bind, public_server
+from orchestrator.transport.http import HttpConnection
+from orchestrator.transport.listen import Server, bind, public_server
 from tests.servers import running
 
 
@@ -20,14 +21,28 @@ class Stage:
     """A server with a small app: what it was asked, and how its longer answers ended."""
 
     port: int
+    server: Server | None = None
     paths: list[str] = field(default_factory=list)
+    opening: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def connections(self) -> list[HttpConnection]:
+        """Return the HTTP connections that are open."""
+        assert self.server is not None
+        found = self.server.server_state.connections
+        return [one for one in found if isinstance(one, HttpConnection)]
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await receive()
+            if scope["path"] == "/closed":
+                await send({"type": "websocket.close"})
+                return
+            self.opening.set()
             await send({"type": "websocket.accept"})
+            self.opened.set()
             while (message := await receive())["type"] == "websocket.receive":
                 await send({"type": "websocket.send", "text": message["text"]})
             return
@@ -50,6 +65,9 @@ class Stage:
                 headers = [(b"content-length", b"9")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            case "/listen":
+                await until_gone(receive)
+                self.gone.set()
             case "/wait":
                 await self.released.wait()
                 await answer(send, b"waited")
@@ -77,6 +95,13 @@ class Stage:
             )
             await asyncio.sleep(0)
         self.gone.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the system does by itself, and tells nobody."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 async def until_gone(receive: Receive) -> None:
@@ -110,6 +135,7 @@ async def stage(
             await made.app(scope, receive, send)
 
         server = public_server(app, settings, idle_s=idle_s, keep_alive_s=keep_alive_s)
+        made.server = server
         async with running(server, listener):
             try:
                 async with asyncio.timeout(30):

@@ -89,7 +89,7 @@ async def test_who_asks_for_an_upgrade_may_wait_to_be_told_to_go_on() -> None:
 
 
 async def test_many_that_ask_for_an_upgrade_are_answered_in_order_and_bounded_in_number() -> None:
-    numbered = [POST + b"content-length: 2\r\n\r\n%02d" % n for n in range(PIPELINE_MAX)]
+    numbered = [POST + b"content-length: 3\r\n\r\n%03d" % n for n in range(PIPELINE_MAX)]
     async with stage() as at:
         async with client(at) as ahead:
             await ahead.send(b"GET /wait HTTP/1.1\r\n\r\n" + b"".join(numbered))
@@ -98,9 +98,11 @@ async def test_many_that_ask_for_an_upgrade_are_answered_in_order_and_bounded_in
         at.released.clear()
         async with client(at) as flooding:
             await flooding.send(b"GET /wait HTTP/1.1\r\n\r\n" + EMPTY * (PIPELINE_MAX + 2))
-            assert await flooding.ended()
+            at.released.set()
+            answers = await flooding.reader.read()
 
-    assert bodies == [b"waited"] + [b"%02d" % n for n in range(PIPELINE_MAX)]
+    assert answers.count(b"HTTP/1.1 200 OK") == PIPELINE_MAX + 1
+    assert bodies == [b"waited"] + [b"%03d" % n for n in range(PIPELINE_MAX)]
 
 
 async def test_what_follows_a_last_request_does_not_cost_it_its_answer() -> None:
