@@ -137,7 +137,7 @@ def completed_response(
             _COMPLETED_AT, value(int(clock.wall())),
             _MODEL, value(asked.model),
             _ITEM, number,
-            _TEXT, orjson.dumps(output),
+            _TEXT, value(output),
             _TRUNCATION, b"auto" if limit.cuts else b"disabled",
             _INPUT, value(tokens),
             _OUTPUT, value(written),
