@@ -22,9 +22,11 @@ Tag = Literal["Inference", "Tasks", "Files", "Batches", "Models", "Diagnosis"]
 
 # What every request with a key can meet.
 ANY: Final[Errors] = (
+    errors.BadRequest,
     errors.Unauthorized,
     errors.Forbidden,
     errors.NotFound,
+    errors.RequestTimeout,
     errors.HeadersTooLarge,
     errors.RateLimited,
     errors.InternalError,
@@ -32,8 +34,6 @@ ANY: Final[Errors] = (
 )
 _BODY: Final[Errors] = (
     *ANY,
-    errors.BadRequest,
-    errors.RequestTimeout,
     errors.Conflict,
     errors.PayloadTooLarge,
     errors.UnsupportedEncoding,
@@ -168,7 +168,7 @@ INFERENCE: Final = (
     ),
 )
 
-_FOUND: Final[Errors] = (*ANY, errors.BadRequest, errors.StorageError)
+_FOUND: Final[Errors] = (*ANY, errors.StorageError)
 
 FILES: Final = (
     Endpoint(

@@ -79,7 +79,8 @@ _LIMIT_HEADERS: Final[Mapping[str, str]] = {
 }
 _HEADERS: Final[Mapping[str, Json]] = {
     "x-request-id": {
-        "description": "The request in the server's log.",
+        "description": "The request in the server's log; of what the connection itself refuses"
+        " (no HTTP, heads too long, bodies that break off), one that is in no log.",
         "required": True,
         "schema": {"type": "string", "pattern": "^req_[0-9a-f]{24}$"},
     },

@@ -67,6 +67,8 @@ class Writer:
         self._failing = False
         self._wakeup = threading.Event()
         self._closing = threading.Event()
+        # The time to close is up: what is not written by now is lost.
+        self._given_up = threading.Event()
         self._settling = threading.Condition()
         self._appended = 0
         self.written = 0
@@ -100,6 +102,7 @@ class Writer:
         self._closing.set()
         self._wakeup.set()
         self._thread.join(timeout_s)
+        self._given_up.set()
         left = self.queued
         if left:
             log.error("request log rows lost at shutdown", rows=left)
@@ -119,13 +122,13 @@ class Writer:
         return [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
 
     def _write(self, batch: list[Write]) -> None:
-        """Write ``batch``, whatever it takes, unless we are closing and the database is ill."""
+        """Write ``batch``, whatever it takes, until the time to close is up."""
         while True:
             try:
                 self._transact(batch)
             except exc.OperationalError as error:
                 self._note_failure(error)
-                if self._closing.wait(_RETRY_S):
+                if self._given_up.wait(_RETRY_S):
                     return
             except Exception as error:
                 # The log must go on whatever one row holds: find that row by writing them singly.

@@ -33,6 +33,7 @@ cdef class HttpConnection:
     cpdef _stop(self, error)
     @cython.locals(cycle=Cycle)
     cpdef _refuse(self, error)
+    cpdef _say(self, error)
     cpdef _hear_no_more(self, Cycle last)
     @cython.locals(waited_s=double)
     cpdef look(self, double now)

@@ -50,6 +50,13 @@ PIPELINE_MAX: Final = 256
 # So much of a body is kept until the application asks for it; then the client has to wait.
 HELD_BODY_BYTES: Final = 64 << 10
 
+# Of every refusal: a page is to read it, and nobody to keep it.
+REFUSAL_FIELDS: Final = (
+    b"content-type: application/json\r\nconnection: close\r\ncache-control: no-store\r\n"
+    b"vary: origin\r\naccess-control-allow-origin: *\r\n"
+    b"access-control-expose-headers: x-request-id\r\n"
+)
+
 _Wait = Literal["head", "body", "rest", "next", "refused"]
 
 
@@ -399,12 +406,10 @@ class HttpConnection:
                 return
             # The application must not answer as well.
             cycle.disconnect()
-        body = orjson.dumps(error.envelope())
-        self.wire.write(
-            STATUS_LINE[error.status]
-            + b"content-type: application/json\r\nconnection: close\r\nx-request-id: req_%s\r\n"
-            b"content-length: %d\r\n\r\n" % (secrets.token_hex(12).encode(), len(body)) + body
-        )
+        if cycle is None or self._in_head or not cycle.response_complete:
+            self._say(error)
+        # Else it was answered before the body that is refused had come: a second word would be
+        # taken for the next request's.
         self._wait, self._since_s = "refused", self.loop.time()
         # Who still sends is heard until it reads: what comes is dropped.
         self.wire.uncrowd()
@@ -415,6 +420,14 @@ class HttpConnection:
             transport.write_eof()
         else:
             transport.close()
+
+    def _say(self, error: ApiError) -> None:
+        """Answer in the place of the application, with what all its answers have."""
+        body = orjson.dumps(error.envelope())
+        number = secrets.token_hex(12).encode()
+        fields = [b"%b: %b\r\n" % field for field in self.server_state.default_headers]
+        head = b"x-request-id: req_%b\r\ncontent-length: %d\r\n\r\n" % (number, len(body))
+        self.wire.write(STATUS_LINE[error.status] + b"".join(fields) + REFUSAL_FIELDS + head + body)
 
     def _hear_no_more(self, last: Cycle) -> None:
         """Close once all is answered up to ``last``, the request before what is not taken."""

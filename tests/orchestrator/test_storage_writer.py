@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,23 @@ def test_rows_wait_while_another_process_holds_the_database(
     other.close()
 
     assert writer.close(20)
+    assert stored(database) == ["req_000001"]
+
+
+def test_rows_are_tried_again_for_as_long_as_there_is_to_close(database: Database) -> None:
+    writer = Writer(database, queue_max=100, flush_s=0)
+    with database.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE requests RENAME TO hidden")
+    RequestLog(writer).append(row(1))
+    assert not writer.flush(0.05)
+
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(writer.close, 20)
+        assert writer._closing.wait(10)
+        with database.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO requests")
+        assert closing.result()
+
     assert stored(database) == ["req_000001"]
 
 

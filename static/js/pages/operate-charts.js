@@ -15,6 +15,12 @@ const axis = top => (/** @type {number} */ value) => (top < 10 && value % 1 ? ra
 /** @param {{tone: string, name: string, value: string}} props */
 const Key = ({ tone, name, value }) => html`<span class=${`c-${tone}`}><i></i>${name} <b>${value}</b></span>`;
 
+// Nothing is known of what came before the page was opened.
+const NO_ANSWER = {
+  young: 'No job was answered since this page was opened',
+  old: 'No job was answered in the last two minutes',
+};
+
 /** @param {{samples: Sample[]}} props */
 export function Answers({ samples }) {
   const edge = samples.map(one => one.edge);
@@ -25,7 +31,7 @@ export function Answers({ samples }) {
   return html`<section class="card c4 fill" aria-labelledby="answers-h"><header><h2 id="answers-h">Answers per second</h2></header>
     <div class="keys num"><${Key} tone="ok" name="Edge" value=${rate(nowEdge)} /><${Key} tone="violet" name="CPU worker" value=${rate(nowCloud)} /></div>
     <${Chart} slots=${SAMPLES_KEPT} top=${top} format=${axis(top)} from=${FROM}
-      empty=${quiet ? 'No job was answered in the last two minutes' : ''}
+      empty=${quiet ? NO_ANSWER[samples.length < SAMPLES_KEPT ? 'young' : 'old'] : ''}
       label=${`Answers per second over the last two minutes. Now ${rate(nowEdge)} by volunteers and ${rate(nowCloud)} by the CPU worker.`}
       series=${[
         { tone: 'ok', kind: 'columns', path: columns(edge, edge.map(() => 0), top, SAMPLES_KEPT) },

@@ -34,7 +34,7 @@ export function Figures({ totals }) {
       <span class="pill"><i class=${`dot square c-${worker.tone}`}></i>${worker.word}</span></${Figure}>
     <${Figure} icon="shuffle" label="Reroutes" value=${short(totals.rerouted)} title=${count(totals.rerouted)}>
       ${totals.failed > 0
-        ? html`<b class="t-bad">${count(totals.failed)}</b> jobs failed`
+        ? html`<b class="t-bad">${count(totals.failed)}</b> ${totals.failed === 1 ? 'job' : 'jobs'} failed`
         : totals.rerouted ? html`<b>${percent(totals.rerouted / Math.max(answered, 1))}</b> of answers, none failed` : 'No job has failed'}</${Figure}>
     <${Figure} icon="list-ordered" label="Queue" value=${short(totals.queued)} unit="waiting">
       <b>${count(totals.running)}</b> running</${Figure}>

@@ -139,6 +139,26 @@ async def test_a_head_may_begin_behind_a_body_that_is_longer_than_any_head() -> 
     assert at.paths == ["/", "/second"]
 
 
+async def test_a_body_refused_behind_its_answer_gets_no_second_one() -> None:
+    async with stage() as at, client(at) as broken:
+        await broken.send(b"POST /early HTTP/1.1\r\n" + CHUNKED + b"5\r\nabcde\r\n")
+        assert (await broken.answer())[1] == b"early"
+        await broken.send(b"ZZ\r\n")
+
+        assert await broken.ended()
+
+
+async def test_a_page_can_read_why_its_request_was_refused() -> None:
+    async with stage() as at, client(at) as confused:
+        await confused.send(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+        head, _ = await confused.answer()
+
+    fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+    assert fields.keys() > {b"date", b"x-request-id", b"content-length", b"connection"}
+    assert fields[b"access-control-allow-origin"] == b"*"
+    assert fields[b"cache-control"] == b"no-store"
+
+
 async def test_nobody_is_told_to_go_on_with_a_body_that_was_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
