@@ -111,29 +111,11 @@ def _check_form(asked: EmbeddingsBody, model: Model) -> None:
 
 def _list(exchange: Exchange, asked: EmbeddingsBody, answers: Sequence[Answered]) -> bytes:
     """Return the JSON of the whole answer, joined from pieces: vectors are encoded once each."""
-    as_base64 = asked.encoding_format == "base64"
+    encode = _base64 if asked.encoding_format == "base64" else _floats
     pieces = [b'{"object":"list","data":[']
     for at, answer in enumerate(answers):
-        if at:
-            pieces.append(b",")
-        if as_base64:
-            vector = pybase64.b64encode(answer.output)
-            pieces += (
-                b'{"object":"embedding","index":',
-                digits(at),
-                b',"embedding":"',
-                vector,
-                b'"}',
-            )
-        else:
-            vector = _floats(answer.output)
-            pieces += (
-                b'{"object":"embedding","index":',
-                digits(at),
-                b',"embedding":',
-                vector,
-                b"}",
-            )
+        begin = b',{"object":"embedding","index":' if at else b'{"object":"embedding","index":'
+        pieces += (begin, digits(at), b',"embedding":', encode(answer.output), b"}")
     tokens = digits(exchange.input_tokens)
     pieces += (
         b'],"model":',
@@ -145,6 +127,10 @@ def _list(exchange: Exchange, asked: EmbeddingsBody, answers: Sequence[Answered]
         b"}}",
     )
     return b"".join(pieces)
+
+
+def _base64(vector: bytes) -> bytes:
+    return b'"' + pybase64.b64encode(vector) + b'"'
 
 
 def _floats(vector: bytes) -> bytes:

@@ -3,9 +3,7 @@
 cimport cython
 
 
-# Values all the way down, so no cycle can run through either.
 @cython.final
-@cython.no_gc
 cdef class Decision:
     cdef public str node_id
     cdef public double rtt_s, backlog_s, service_s, cold_load_s, penalty_s, finish_s
@@ -15,7 +13,6 @@ cdef class Decision:
 
 
 @cython.final
-@cython.no_gc
 cdef class Placed:
     cdef public double at_s
     cdef public str job_id, project_id, model_id
