@@ -35,6 +35,8 @@ _CANDIDATE_TOKENS: Final = 16
 _FIRST_WORD_ID: Final = 1996
 _LAST_WORD_ID: Final = 30521
 _DIGITS: Final = 4
+# What is less probable than this is less than `MIN_SCORE` when rounded, too.
+_LISTED: Final = MIN_SCORE - 10**-_DIGITS
 
 
 class AudienceItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -189,7 +191,7 @@ class IabPipeline:
         ratings = self._scorer.ratings(scores)
         if max(ratings.values()) < self._head.reject_below:
             return found
-        probabilities = self._scorer.probabilities(ratings, scores)
+        probabilities = self._scorer.probabilities(ratings, scores, at_least=_LISTED)
         content = self._report.content_2_2(probabilities.content)
         return msgspec.structs.replace(
             found,

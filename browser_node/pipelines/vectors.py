@@ -42,8 +42,12 @@ def centroid(vectors: Sequence[Vector]) -> list[float]:
 
 
 def mean(vectors: Sequence[Vector], weights: Sequence[int]) -> list[float]:
-    """Return the `centroid` of as many vectors as there are weights, each times its own."""
-    return _unit([dot(column, weights) for column in zip(*vectors, strict=True)])
+    """Return the `centroid` of one or more vectors, each times its own weight."""
+    total = [0.0] * len(vectors[0])
+    # Vector by vector: most texts have one, and a column of one number costs a call.
+    for vector, weight in zip(vectors, weights, strict=True):
+        total = [part + value * weight for part, value in zip(total, vector, strict=True)]
+    return _unit(total)
 
 
 def _unit(total: list[float]) -> list[float]:

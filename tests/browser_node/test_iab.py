@@ -17,7 +17,7 @@ from browser_node import pipelines
 from browser_node.models import Manifest, ModelFile
 from browser_node.pipelines import Headed, InputError
 from browser_node.pipelines import vectors as vector_math
-from browser_node.pipelines.iab import MAX_ITEMS, WINDOW_WORDS, IabPipeline, windows
+from browser_node.pipelines.iab import MAX_ITEMS, MIN_SCORE, WINDOW_WORDS, IabPipeline, windows
 from browser_node.pipelines.iab_head import (
     Category,
     Code,
@@ -285,6 +285,42 @@ def test_probabilities_are_shares_of_one_and_children_share_their_parents(
     assert found.audience[541] == found.content[422]
     assert found.audience[544] + found.audience[900] <= found.audience[541] + 1e-9
     assert 0.5 <= scorer.intent(scores)[1] <= 1
+
+
+@given(SCORES, st.floats(0, 1))
+def test_only_what_is_less_probable_than_asked_for_is_left_out(
+    scores: list[float], at_least: float
+) -> None:
+    scorer = Scorer(HEAD)
+    ratings = scorer.ratings(scores)
+    whole = scorer.probabilities(ratings, scores)
+    found = scorer.probabilities(ratings, scores, at_least=at_least)
+    assert found.content.items() <= whole.content.items()
+    assert found.audience.items() <= whole.audience.items()
+    assert {422, 653} <= found.content.keys()
+    left_out = whole.content.items() - found.content.items()
+    assert all(
+        value < at_least
+        for _, value in left_out | (whole.audience.items() - found.audience.items())
+    )
+
+
+@given(SCORES)
+def test_what_is_probable_enough_is_listed(scores: list[float]) -> None:
+    scorer = Scorer(HEAD)
+    ratings = scorer.ratings(scores)
+    if max(ratings.values()) < HEAD.reject_below:
+        return
+    found = classify(TEXT, scores)
+    whole = scorer.probabilities(ratings, scores)
+    for items, values in (
+        (found["content"]["iab_2_2"], whole.content),
+        (found["audience"], whole.audience),
+    ):
+        enough = {key for key, value in values.items() if value >= MIN_SCORE}
+        listed = {item["id"] for item in items}
+        assert listed <= values.keys()
+        assert enough <= listed if len(enough) <= MAX_ITEMS else listed <= enough
 
 
 @given(SCORES)
