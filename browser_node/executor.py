@@ -8,9 +8,11 @@ Rules: the oldest attempt always has a sequence in the next batch, so nothing st
 along has nearly that sequence's length, whichever attempt or model it belongs to (models that share
 an encoder object share batches). Background attempts have batches of their own, which are short and
 run while there are no others, or after `FOREGROUND_RUNS` of those: they never ride along, as riders
-cost a run more than they save. Every attempt that is not cancelled yields exactly one `Result` or
-`Failed`. Before its result an attempt that was asked to stream may yield `Delta`s, in order: those
-of a finished answer at once (`Streaming`), those of one that grows from call to call.
+cost a run more than they save. One that runs while there are no others is cut off by the first that
+comes, where the session can be (`Interruptible`), and done again. Every attempt that is not
+cancelled yields exactly one `Result` or `Failed`. Before its result an attempt that was asked to
+stream may yield `Delta`s, in order: those of a finished answer at once (`Streaming`), those of one
+that grows from call to call.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.plan import InputError, Pipeline, Plan, Streaming, Vector
@@ -33,12 +35,13 @@ SLACK_TOKENS: Final = 8
 # Tokenising what waits is worth this much time a batch: the loop stays free, the sorting sees
 # enough.
 PLAN_BUDGET_S: Final = 0.05
-# What comes to the fore waits for the background's run under way: 10 ms, a part of the full batch's
-# 250 ms. The fewer tokens a run, the more the runs cost (texts of 20 tokens natively: 11–14 % at
-# 64, nothing from 96 on), but in a tab 64 tokens take a request's whole time.
+# What comes to the fore waits for the background's run under way, or cuts it off: 10 ms, a part of
+# the full batch's 250 ms. The fewer tokens a run, the more the runs cost (texts of 20 tokens
+# natively: 11–14 % at 64, nothing from 96 on), but in a tab 64 tokens take a request's whole time.
 BACKGROUND_SHARE: Final = 25
 MIN_BACKGROUND_TOKENS: Final = 16
-BACKGROUND_PLAN_S: Final = 0.002
+# Nothing cuts off Python: so long may plans, and so long answers of the background take at a time.
+BACKGROUND_PYTHON_S: Final = 0.002
 # So many batches go before what waits in the background gets one.
 FOREGROUND_RUNS: Final = 4
 
@@ -53,6 +56,18 @@ class Encoder(Protocol):
 
     async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
         """Return one vector a sequence, in order: pads to the longest and runs once."""
+
+
+class Interrupted(Exception):
+    """A run was cut off by `Interruptible.interrupt`."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An encoder whose runs can be cut off."""
+
+    def interrupt(self) -> None:
+        """Have the `encode` under way raise `Interrupted` soon, unless it is done before."""
 
 
 class Head(Protocol):
@@ -70,12 +85,13 @@ class _Model(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A planned attempt: its model, its plan and the vectors so far."""
+    """A planned attempt: its model, its plan, the vectors so far and what the head said of them."""
 
     model: _Model
     plan: Plan
     vectors: list[Vector | None]
     compute_s: float
+    scores: Sequence[float] = ()
 
     def pending(self) -> list[int]:
         return [row for row, vector in enumerate(self.vectors) if vector is None]
@@ -100,6 +116,15 @@ class _Attempt:
         ]
         self.deltas += len(frames)
         return frames
+
+
+class _Turn(NamedTuple):
+    """Whose turn it is, the tokens their batch may hold, and the time to plan and to answer."""
+
+    attempts: list[_Attempt]
+    budget_tokens: int
+    plan_s: float
+    answer_s: float
 
 
 class _Row(NamedTuple):
@@ -128,7 +153,10 @@ class Executor:
         self._held: dict[str, _Attempt] = {}
         self._started: float | None = None
         self._last_s = 0.0
+        # Since the last batch of the background that was not cut off.
         self._foreground_runs = 0
+        # What computes such a batch and may be cut off.
+        self._gives_way: Interruptible | None = None
         # Whether the last micro-batch was one of the background.
         self.ran_background = False
 
@@ -163,9 +191,15 @@ class Executor:
                 attempt.work = None
 
     def add(self, items: Iterable[JobItem]) -> None:
-        """Hold attempts; one whose id is already held is ignored."""
+        """Hold attempts; one whose id is already held is ignored.
+
+        A batch of the background makes way for the others, if it can.
+        """
         for item in items:
             self._held.setdefault(item.attempt_id, _Attempt(item))
+            if not item.background and self._gives_way is not None:
+                self._gives_way.interrupt()
+                self._gives_way = None
 
     def cancel(self, attempt_ids: Iterable[str]) -> None:
         """Forget attempts, also those in the batch being computed: they yield nothing more."""
@@ -185,43 +219,40 @@ class Executor:
             raise RuntimeError("a micro-batch is already running")
         self._started = self._clock()
         try:
-            turn, budget_tokens, plan_s = self._turn()
-            emissions: list[Emission] = [*self._plan_some(turn, plan_s)]
-            batch = self._next_batch(turn, budget_tokens)
-            if batch:
-                emissions += await self._encode(batch)
+            turn = self._turn()
+            emissions: list[Emission] = [*self._plan_some(turn)]
+            # What the last turn of the background left unanswered is all that this one does.
+            if not (self.ran_background and self._complete(turn)):
+                emissions += await self._run(self._next_batch(turn))
             emissions += await self._finish_complete(turn)
             return emissions
         finally:
             self._last_s = max(0.0, self._clock() - self._started)
             self._started = None
 
-    def _turn(self) -> tuple[list[_Attempt], int, float]:
-        """Return whose turn it is, the tokens their batch may hold and the time to plan it.
-
-        Those of the other class are left as they are: not planned, not run, not finished.
-        """
+    def _turn(self) -> _Turn:
+        """Choose; those of the other class are left as they are: not planned, run or answered."""
         budget_tokens = min(self.budget_tokens, MAX_BATCH_TOKENS)
         background = [attempt for attempt in self._held.values() if attempt.item.background]
         self.ran_background = False
         if not background:
-            return list(self._held.values()), budget_tokens, PLAN_BUDGET_S
+            return _Turn(list(self._held.values()), budget_tokens, PLAN_BUDGET_S, math.inf)
         if len(background) < len(self._held) and self._foreground_runs < FOREGROUND_RUNS:
             self._foreground_runs += 1
             foreground = [a for a in self._held.values() if not a.item.background]
-            return foreground, budget_tokens, PLAN_BUDGET_S
-        self._foreground_runs = 0
+            return _Turn(foreground, budget_tokens, PLAN_BUDGET_S, math.inf)
         self.ran_background = True
         share = max(self.budget_tokens // BACKGROUND_SHARE, MIN_BACKGROUND_TOKENS)
-        return background, min(share, budget_tokens), BACKGROUND_PLAN_S
+        tokens = min(share, budget_tokens)
+        return _Turn(background, tokens, BACKGROUND_PYTHON_S, BACKGROUND_PYTHON_S)
 
     # ── planning ─────────────────────────────────────────────────────────────────────────────────
 
-    def _plan_some(self, turn: list[_Attempt], plan_s: float) -> list[Outcome]:
+    def _plan_some(self, turn: _Turn) -> list[Outcome]:
         """Plan attempts in the order they came, the oldest always, others while there is time."""
         outcomes: list[Outcome] = []
-        deadline = self._clock() + plan_s
-        for attempt in turn:
+        deadline = self._clock() + turn.plan_s
+        for attempt in turn.attempts:
             if attempt.work is None and (failed := self._plan(attempt)) is not None:
                 outcomes.append(failed)
             if self._clock() > deadline:
@@ -248,11 +279,11 @@ class Executor:
 
     # ── one batch ────────────────────────────────────────────────────────────────────────────────
 
-    def _next_batch(self, turn: list[_Attempt], budget_tokens: int) -> list[_Row]:
+    def _next_batch(self, turn: _Turn) -> list[_Row]:
         """Return rows for one run: the oldest attempt's longest sequence and its neighbours."""
         waiting = [
             _Row(attempt, attempt.work, at)
-            for attempt in turn
+            for attempt in turn.attempts
             if attempt.work is not None
             for at in attempt.work.pending()
         ]
@@ -268,9 +299,27 @@ class Executor:
         chosen = neighbours(
             [len(row.tokens) for row in shared],
             around=shared.index(first),
-            budget_tokens=budget_tokens,
+            budget_tokens=turn.budget_tokens,
         )
         return shared[chosen.start : chosen.stop]
+
+    async def _run(self, batch: list[_Row]) -> list[Outcome]:
+        """Encode the batch; one of the background may be cut off, and its rows stay pending."""
+        outcomes: list[Outcome] = []
+        # One that is due goes to its end: else a client that is never quiet would cut off all.
+        if batch and self.ran_background and self._foreground_runs < FOREGROUND_RUNS:
+            encoder = batch[0].work.model.encoder
+            self._gives_way = encoder if isinstance(encoder, Interruptible) else None
+        try:
+            if batch:
+                outcomes = await self._encode(batch)
+        except Interrupted:
+            return []
+        finally:
+            self._gives_way = None
+        if self.ran_background:
+            self._foreground_runs = 0
+        return outcomes
 
     async def _encode(self, batch: list[_Row]) -> list[Outcome]:
         started = self._clock()
@@ -278,6 +327,8 @@ class Executor:
             vectors = await batch[0].work.model.encoder.encode([row.tokens for row in batch])
             if len(vectors) != len(batch):
                 raise ValueError(f"{len(vectors)} vectors for {len(batch)} sequences")
+        except Interrupted:
+            raise
         except Exception as error:
             return self._fail_all(batch, "session_failed", repr(error))
         # Every row was padded to the same length, so each cost the same.
@@ -292,23 +343,33 @@ class Executor:
             broken, "not_finite", "the session returned a vector that is not finite"
         )
 
-    async def _finish_complete(self, turn: list[_Attempt]) -> list[Emission]:
-        """Return what comes of the attempts whose vectors are all there; one run a head."""
-        rows = [
+    def _complete(self, turn: _Turn) -> list[_Row]:
+        """Return a row for each attempt whose vectors are all there."""
+        return [
             _Row(attempt, work, 0)
-            for attempt in turn
+            for attempt in turn.attempts
             if self._holds(attempt) and (work := attempt.work) is not None and not work.pending()
         ]
+
+    async def _finish_complete(self, turn: _Turn) -> list[Emission]:
+        """Return what comes of the complete attempts, one or those there is time for."""
+        rows = self._complete(turn)
         emissions: list[Emission] = []
         for head in dict.fromkeys(row.work.model.head for row in rows):
-            emissions += await self._finish(
+            emissions += await self._score(
                 head, [row for row in rows if row.work.model.head is head]
             )
+        deadline = self._clock() + turn.answer_s
+        for row in rows:
+            if self._is_current(row):
+                emissions += self._answer(row)
+                if self._clock() > deadline:
+                    break
         return emissions
 
-    async def _finish(self, head: Head | None, rows: list[_Row]) -> Sequence[Emission]:
-        needing = [row for row in rows if row.work.plan.head_weights]
-        scores: dict[str, list[float]] = {}
+    async def _score(self, head: Head | None, rows: list[_Row]) -> list[Outcome]:
+        """Have ``head`` say what it has not said yet; one run for all ``rows``."""
+        needing = [row for row in rows if row.work.plan.head_weights and not row.work.scores]
         if head is not None and needing:
             started = self._clock()
             try:
@@ -316,25 +377,21 @@ class Executor:
                 if len(found) != len(needing) or not all(math.isfinite(sum(one)) for one in found):
                     raise ValueError(f"the head's scores for {len(needing)} texts are not sound")
             except Exception as error:
-                return self._fail_all(rows, "session_failed", repr(error))
+                return self._fail_all(needing, "session_failed", repr(error))
             share_s = (self._clock() - started) / len(needing)
             for row, of_row in zip(needing, found, strict=True):
                 row.work.compute_s += share_s
-                scores[row.attempt.item.attempt_id] = of_row
-        emissions: list[Emission] = []
-        for row in rows:
-            if self._is_current(row):
-                emissions += self._answer(row, scores.get(row.attempt.item.attempt_id, []))
-        return emissions
+                row.work.scores = of_row
+        return []
 
-    def _answer(self, row: _Row, scores: Sequence[float]) -> list[Emission]:
+    def _answer(self, row: _Row) -> list[Emission]:
         work, attempt = row.work, row.attempt
         pipeline, vectors = work.model.pipeline, _known(work.vectors)
         pieces: Sequence[str] = ()
         started = self._clock()
         try:
             # What the head said is evidence too: `agreement` derives the output from both again.
-            [scores], of_head = vector_math.halved([scores])
+            [scores], of_head = vector_math.halved([work.scores])
             if attempt.item.stream and isinstance(pipeline, Streaming):
                 answer, pieces = pipeline.finish_in_pieces(work.plan, vectors, scores)
             else:

@@ -11,12 +11,12 @@ import asyncio
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import onnxruntime
 
-from browser_node.executor import Encoder, Head
+from browser_node.executor import Encoder, Head, Interrupted
 from browser_node.models import ModelFile
 from browser_node.pipelines.plan import Vector
 from browser_node.runtimes.seams import ModelStore
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _T = TypeVar("_T")
+
+# The highest of onnxruntime's levels of logging.
+_FATAL: Final = 4
 
 
 class OnnxBackend:
@@ -85,19 +88,38 @@ class OnnxEncoder:
     def __init__(self, session: onnxruntime.InferenceSession, backend: OnnxBackend) -> None:
         self._session = session
         self._backend = backend
+        # Those of the run under way, or of the last.
+        self._options = onnxruntime.RunOptions()
 
     async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
-        """Return one vector a sequence, in order: pads to the longest and runs once."""
-        return await self._backend.compute(lambda: self._encode(sequences))
+        """Return one vector a sequence, in order: pads to the longest and runs once.
 
-    def _encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
+        Raises `Interrupted` once `interrupt` was called.
+        """
+        options = self._options = onnxruntime.RunOptions()
+        # That a run was cut off is no news; what else goes wrong is raised.
+        options.log_severity_level = _FATAL
+        try:
+            return await self._backend.compute(lambda: self._encode(sequences, options))
+        except Exception as error:
+            if options.terminate:
+                raise Interrupted from error
+            raise
+
+    def interrupt(self) -> None:
+        """Cut off the run under way: onnxruntime looks between two operators, every 0.3 ms."""
+        self._options.terminate = True
+
+    def _encode(
+        self, sequences: Sequence[list[int]], options: onnxruntime.RunOptions
+    ) -> list[Vector]:
         shape = len(sequences), max(map(len, sequences))
         ids = np.zeros(shape, np.int32)
         mask = np.zeros(shape, np.int32)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
-        vectors = _run(self._session, {"input_ids": ids, "attention_mask": mask})
+        vectors = _run(self._session, {"input_ids": ids, "attention_mask": mask}, options)
         return [array("f", row.tobytes()) for row in vectors]
 
 
@@ -120,8 +142,10 @@ class OnnxHead:
 
 
 def _run(
-    session: onnxruntime.InferenceSession, inputs: dict[str, NDArray[Any]]
+    session: onnxruntime.InferenceSession,
+    inputs: dict[str, NDArray[Any]],
+    options: onnxruntime.RunOptions | None = None,
 ) -> NDArray[np.float32]:
     """Return the session's only output."""
-    output: NDArray[np.float32] = session.run(None, inputs)[0]
+    output: NDArray[np.float32] = session.run(None, inputs, options)[0]
     return output

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from browser_node.executor import (
     BACKGROUND_SHARE,
     FOREGROUND_RUNS,
     MIN_BACKGROUND_TOKENS,
+    Interrupted,
 )
-from browser_node.pipelines import Plan
-from browser_node.protocol import Task
-from tests.browser_node.bench import EMBED, SUMMARISE, Bench, HeadedPipeline, ids, words
+from browser_node.pipelines import Plan, Vector
+from browser_node.protocol import Answer, Failed, Task
+from tests.browser_node.arithmetic import ArithmeticEncoder
+from tests.browser_node.bench import CLASSIFY, EMBED, SUMMARISE, Bench, HeadedPipeline, ids, words
 
 HEADED = "d" * 64
 
@@ -25,6 +29,37 @@ class CountedPlans(HeadedPipeline):
         self.planned.append(task.input)
         self._bench.clock.now_s += 1.0
         return super().plan(task)
+
+
+class SlowAnswers(HeadedPipeline):
+    """An answer takes a second."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
+        self._bench.clock.now_s += 1.0
+        return super().finish(plan, vectors, scores)
+
+
+class InterruptibleEncoder(ArithmeticEncoder):
+    """Can be cut off in the middle of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = 0
+        self._is_cut = False
+
+    def interrupt(self) -> None:
+        self._is_cut = True
+
+    async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
+        self._is_cut = False
+        vectors = await super().encode(sequences)
+        if self._is_cut:
+            self.cut += 1
+            raise Interrupted
+        return vectors
 
 
 async def test_what_is_not_in_the_background_goes_before_what_is() -> None:
@@ -92,15 +127,18 @@ async def test_on_a_slow_node_it_keeps_to_the_budget_of_any_batch() -> None:
 
 async def test_the_background_gets_a_batch_after_a_few_others() -> None:
     bench = Bench()
-    bench.add("line", words(5), background=True)
+    for line in ("line", "next line"):
+        bench.add(line, words(MIN_BACKGROUND_TOKENS - 2), background=True)
     order: list[str | None] = []
 
-    for number in range(2 * FOREGROUND_RUNS):
+    for number in range(2 * FOREGROUND_RUNS + 2):
         bench.add(f"request-{number}", words(5))
         order += ids(await bench.executor.run_next())
 
     assert order.index("line") == FOREGROUND_RUNS
-    assert len(order) == 2 * FOREGROUND_RUNS + 1
+    # As many batches later, of which the first had two requests: one had waited for the line.
+    assert order.index("next line") == 2 * FOREGROUND_RUNS + 2
+    assert len(order) == 2 * FOREGROUND_RUNS + 3
 
 
 async def test_the_oldest_line_advances_in_every_batch_of_the_background() -> None:
@@ -137,6 +175,93 @@ async def test_a_request_does_not_wait_until_lines_are_finished() -> None:
     bench.add("request", "Only one sentence.", SUMMARISE)
 
     assert ids(await bench.executor.run_next()) == ["request"]
+
+
+async def test_a_request_does_not_wait_for_the_answers_of_lines_either() -> None:
+    bench = Bench(budget_tokens=4 * MIN_BACKGROUND_TOKENS * BACKGROUND_SHARE)
+    bench.executor.load(HEADED, SlowAnswers(bench), bench.encoder, bench.head)
+    for number in range(3):
+        bench.add(f"line-{number}", "one line", HEADED, background=True)
+
+    answered = ids(await bench.executor.run_next())
+    bench.add("late line", "one line", HEADED, background=True)
+    bench.add("request", words(5))
+    for _ in range(3):
+        answered += ids(await bench.executor.run_next())
+
+    assert answered == ["line-0", "request", "line-1", "line-2"]
+    # What the head has said is kept until there is time for the answer.
+    assert bench.head.runs == [3]
+    # And until then no other lines are encoded.
+    assert len(bench.encoder.batches) == 2
+
+
+async def test_a_request_cuts_off_the_lines_that_compute() -> None:
+    encoder = InterruptibleEncoder()
+    bench = Bench(encoder=encoder)
+    bench.add("line", words(5), background=True)
+    encoder.meanwhile = lambda: bench.add("request", words(7))
+
+    assert await bench.executor.run_next() == []
+    encoder.meanwhile = None
+    assert ids(await bench.executor.run_next()) == ["request"]
+    assert ids(await bench.executor.run_next()) == ["line"]
+    assert encoder.batches == [[7], [9], [7]]
+    assert bench.executor.held == ()
+
+
+async def test_a_request_cuts_off_no_other_request_and_a_line_nothing() -> None:
+    encoder = InterruptibleEncoder()
+    bench = Bench(encoder=encoder)
+    bench.add("request", words(5))
+    encoder.meanwhile = lambda: bench.add("another", words(60))
+    assert ids(await bench.executor.run_next()) == ["request"]
+    assert ids(await bench.executor.run_next()) == ["another"]
+
+    bench.add("line", words(5), background=True)
+    encoder.meanwhile = lambda: bench.add("other line", words(60), background=True)
+    assert ids(await bench.executor.run_next()) == ["line"]
+    assert encoder.cut == 0
+
+
+async def test_lines_are_cut_off_a_few_times_in_a_row_and_then_go_to_their_end() -> None:
+    encoder = InterruptibleEncoder()
+    bench = Bench(encoder=encoder)
+    bench.add("line", words(5), background=True)
+    requests = 0
+
+    def request() -> None:
+        nonlocal requests
+        requests += 1
+        bench.add(f"request-{requests}", words(60))
+
+    order: list[str | None] = []
+    for _ in range(2 * FOREGROUND_RUNS):
+        # One comes whenever a batch of lines has begun.
+        encoder.meanwhile = request
+        order += ids(await bench.executor.run_next())
+        encoder.meanwhile = None
+        order += ids(await bench.executor.run_next())
+
+    assert order.index("line") == FOREGROUND_RUNS
+    assert encoder.cut == FOREGROUND_RUNS
+
+
+async def test_a_line_that_was_cut_off_may_be_cancelled_or_lose_its_model() -> None:
+    encoder = InterruptibleEncoder()
+    bench = Bench(encoder=encoder)
+    bench.add("cancelled", words(5), background=True)
+    bench.add("stranded", words(5), CLASSIFY, background=True)
+    encoder.meanwhile = lambda: bench.add("request", words(7))
+    assert await bench.executor.run_next() == []
+    encoder.meanwhile = None
+
+    bench.executor.cancel(["cancelled"])
+    bench.executor.unload(CLASSIFY)
+
+    outcomes = await bench.run_all()
+    assert ids(outcomes) == ["request", "stranded"]
+    assert isinstance(outcomes[1], Failed)
 
 
 async def test_a_line_is_cancelled_as_any_other_attempt() -> None:

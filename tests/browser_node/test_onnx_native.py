@@ -16,7 +16,7 @@ from onnxruntime import InferenceSession
 
 from browser_node import pipelines
 from browser_node.agreement import Judge
-from browser_node.executor import Executor
+from browser_node.executor import Executor, Interrupted
 from browser_node.pipelines import vectors as vector_math
 from browser_node.protocol import Answer, JobItem, ModelDigest, Result, Task
 from browser_node.runtimes.clock import LoopClock
@@ -162,6 +162,46 @@ async def test_three_kinds_of_work_on_one_backbone_agree_with_a_node_that_does_o
     for job in jobs:
         task = Task(input=job.input)
         assert judges[job.digest].agree(task, alone[job.attempt_id], mixed[job.attempt_id]).agrees
+
+
+async def test_a_run_that_is_cut_off_leaves_the_session_as_it_was(backend: OnnxBackend) -> None:
+    _, files = built.model("all-minilm-l6-v2")
+    encoder = await backend.open_encoder(files["model.onnx"])
+    texts = [[101, *range(2000, 2000 + length), 102] for length in (10, 200, 30)]
+    expected = await encoder.encode(texts)
+
+    for _ in range(5):
+        run = asyncio.ensure_future(encoder.encode(texts * 8))
+        # So that it is under way: the thread takes it when the loop runs.
+        await asyncio.sleep(0)
+        encoder.interrupt()
+        with pytest.raises(Interrupted):
+            await run
+    # Nothing is under way: what is cut off is not the next run.
+    encoder.interrupt()
+
+    assert await encoder.encode(texts) == expected
+
+
+async def test_a_request_goes_before_the_line_that_computes(backend: OnnxBackend) -> None:
+    manifest, files = built.model("all-minilm-l6-v2")
+    executor = Executor(clock=time.perf_counter, budget_tokens=600)
+    encoder = await backend.open_encoder(files["model.onnx"])
+    digest = "e" * 64
+    executor.load(digest, pipelines.build(manifest, files), encoder)
+    line = JobItem(
+        attempt_id="line", digest=digest, lease_s=9, tokens=1, input=NEWS * 2, background=True
+    )
+    request = JobItem(attempt_id="request", digest=digest, lease_s=9, tokens=1, input="good news")
+
+    executor.add([line])
+    run = asyncio.ensure_future(executor.run_next())
+    await asyncio.sleep(0)
+    executor.add([request])
+
+    assert await run == []
+    assert [found.attempt_id for found in await executor.run_next()] == ["request"]
+    assert [found.attempt_id for found in await executor.run_next()] == ["line"]
 
 
 @pytest.mark.slow
