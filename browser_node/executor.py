@@ -19,12 +19,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple
 
 from browser_node.pipelines import vectors as vector_math
-from browser_node.pipelines.plan import InputError, Pipeline, Plan, Streaming, Vector
-from browser_node.protocol import MAX_DELTA_CHARS, Blame, Delta, Failed, JobItem, Result, Task
+from browser_node.pipelines.plan import InputError, Pipeline, Streaming, Vector
+from browser_node.protocol import Blame, Failed, JobItem, Result, Task
+from browser_node.work import (
+    Attempt,
+    Emission,
+    Encoder,
+    Head,
+    Interrupted,
+    Interruptible,
+    Model,
+    Outcome,
+    Row,
+    Work,
+)
 
 # Longer runs are slower a token (natively 9,400 tokens a CPU-second at 512, 8,300 at 2,500): they
 # fall out of the processor's cache.
@@ -45,98 +56,14 @@ BACKGROUND_PYTHON_S: Final = 0.002
 # So many batches go before what waits in the background gets one.
 FOREGROUND_RUNS: Final = 4
 
-Outcome = Result | Failed
-"""How an attempt ends."""
-Emission = Delta | Outcome
-"""What a call of `Executor.run_next` has to say of an attempt."""
-
-
-class Encoder(Protocol):
-    """The backbone's ONNX session: one thread of work, awaited."""
-
-    async def encode(self, sequences: Sequence[list[int]]) -> list[Vector]:
-        """Return one vector a sequence, in order: pads to the longest and runs once."""
-
-
-class Interrupted(Exception):
-    """A run was cut off by `Interruptible.interrupt`."""
-
-
-@runtime_checkable
-class Interruptible(Protocol):
-    """An encoder whose runs can be cut off."""
-
-    def interrupt(self) -> None:
-        """Have the `encode` under way raise `Interrupted` soon, unless it is done before."""
-
-
-class Head(Protocol):
-    """A small ONNX session over finished vectors."""
-
-    async def score(self, vectors: Sequence[Vector]) -> list[list[float]]:
-        """Return one row of scores a vector."""
-
-
-class _Model(NamedTuple):
-    pipeline: Pipeline
-    encoder: Encoder
-    head: Head | None
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """A planned attempt: its model, its plan, the vectors so far and what the head said of them."""
-
-    model: _Model
-    plan: Plan
-    vectors: list[Vector | None]
-    compute_s: float
-    scores: Sequence[float] = ()
-
-    def pending(self) -> list[int]:
-        return [row for row, vector in enumerate(self.vectors) if vector is None]
-
-
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    item: JobItem
-    work: _Work | None = None
-    deltas: int = 0
-
-    def told(self, text: str) -> list[Delta]:
-        """Return the next piece of the answer's text, in frames that hold it."""
-        starts = range(0, len(text), MAX_DELTA_CHARS)
-        frames = [
-            Delta(
-                attempt_id=self.item.attempt_id,
-                seq=self.deltas + number,
-                text=text[at : at + MAX_DELTA_CHARS],
-            )
-            for number, at in enumerate(starts)
-        ]
-        self.deltas += len(frames)
-        return frames
-
 
 class _Turn(NamedTuple):
     """Whose turn it is, the tokens their batch may hold, and the time to plan and to answer."""
 
-    attempts: list[_Attempt]
+    attempts: list[Attempt]
     budget_tokens: int
     plan_s: float
     answer_s: float
-
-
-class _Row(NamedTuple):
-    """One sequence of one attempt, as it stood when the batch was formed."""
-
-    attempt: _Attempt
-    work: _Work
-    at: int
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.work.plan.sequences[self.at]
 
 
 class Executor:
@@ -149,8 +76,8 @@ class Executor:
     def __init__(self, *, clock: Callable[[], float], budget_tokens: int) -> None:
         self.budget_tokens = budget_tokens
         self._clock = clock
-        self._models: dict[str, _Model] = {}
-        self._held: dict[str, _Attempt] = {}
+        self._models: dict[str, Model] = {}
+        self._held: dict[str, Attempt] = {}
         self._started: float | None = None
         self._last_s = 0.0
         # Since the last batch of the background that was not cut off.
@@ -181,7 +108,7 @@ class Executor:
         if pipeline.head_path is not None and head is None:
             raise ValueError(f"model {digest[:12]}… needs its head {pipeline.head_path}")
         self.unload(digest)
-        self._models[digest] = _Model(pipeline, encoder, head)
+        self._models[digest] = Model(pipeline, encoder, head)
 
     def unload(self, digest: str) -> None:
         """Forget a model; its attempts fail at the next `run_next`, blamed on the node."""
@@ -196,7 +123,7 @@ class Executor:
         A batch of the background makes way for the others, if it can.
         """
         for item in items:
-            self._held.setdefault(item.attempt_id, _Attempt(item))
+            self._held.setdefault(item.attempt_id, Attempt(item))
             if not item.background and self._gives_way is not None:
                 self._gives_way.interrupt()
                 self._gives_way = None
@@ -259,7 +186,7 @@ class Executor:
                 break
         return outcomes
 
-    def _plan(self, attempt: _Attempt) -> Failed | None:
+    def _plan(self, attempt: Attempt) -> Failed | None:
         item = attempt.item
         model = self._models.get(item.digest)
         if model is None:
@@ -274,15 +201,15 @@ class Executor:
             # Whatever one input can break must not take the others with it.
             return self._failed(attempt, "input", "plan_failed", type(error).__name__)
         empty: list[Vector | None] = [None] * len(plan.sequences)
-        attempt.work = _Work(model, plan, empty, self._clock() - started)
+        attempt.work = Work(model, plan, empty, self._clock() - started)
         return None
 
     # ── one batch ────────────────────────────────────────────────────────────────────────────────
 
-    def _next_batch(self, turn: _Turn) -> list[_Row]:
+    def _next_batch(self, turn: _Turn) -> list[Row]:
         """Return rows for one run: the oldest attempt's longest sequence and its neighbours."""
         waiting = [
-            _Row(attempt, attempt.work, at)
+            Row(attempt, attempt.work, at)
             for attempt in turn.attempts
             if attempt.work is not None
             for at in attempt.work.pending()
@@ -303,7 +230,7 @@ class Executor:
         )
         return shared[chosen.start : chosen.stop]
 
-    async def _run(self, batch: list[_Row]) -> list[Outcome]:
+    async def _run(self, batch: list[Row]) -> list[Outcome]:
         """Encode the batch; one of the background may be cut off, and its rows stay pending."""
         outcomes: list[Outcome] = []
         # One that is due goes to its end: else a client that is never quiet would cut off all.
@@ -321,7 +248,7 @@ class Executor:
             self._foreground_runs = 0
         return outcomes
 
-    async def _encode(self, batch: list[_Row]) -> list[Outcome]:
+    async def _encode(self, batch: list[Row]) -> list[Outcome]:
         started = self._clock()
         try:
             vectors = await batch[0].work.model.encoder.encode([row.tokens for row in batch])
@@ -343,10 +270,10 @@ class Executor:
             broken, "not_finite", "the session returned a vector that is not finite"
         )
 
-    def _complete(self, turn: _Turn) -> list[_Row]:
+    def _complete(self, turn: _Turn) -> list[Row]:
         """Return a row for each attempt whose vectors are all there."""
         return [
-            _Row(attempt, work, 0)
+            Row(attempt, work, 0)
             for attempt in turn.attempts
             if self._holds(attempt) and (work := attempt.work) is not None and not work.pending()
         ]
@@ -367,7 +294,7 @@ class Executor:
                     break
         return emissions
 
-    async def _score(self, head: Head | None, rows: list[_Row]) -> list[Outcome]:
+    async def _score(self, head: Head | None, rows: list[Row]) -> list[Outcome]:
         """Have ``head`` say what it has not said yet; one run for all ``rows``."""
         needing = [row for row in rows if row.work.plan.head_weights and not row.work.scores]
         if head is not None and needing:
@@ -384,7 +311,7 @@ class Executor:
                 row.work.scores = of_row
         return []
 
-    def _answer(self, row: _Row) -> list[Emission]:
+    def _answer(self, row: Row) -> list[Emission]:
         work, attempt = row.work, row.attempt
         pipeline, vectors = work.model.pipeline, _known(work.vectors)
         pieces: Sequence[str] = ()
@@ -410,20 +337,20 @@ class Executor:
 
     # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
 
-    def _is_current(self, row: _Row) -> bool:
+    def _is_current(self, row: Row) -> bool:
         """Return whether the attempt is still held as it was when the batch was formed."""
         return self._holds(row.attempt) and row.attempt.work is row.work
 
-    def _holds(self, attempt: _Attempt) -> bool:
+    def _holds(self, attempt: Attempt) -> bool:
         """Return whether the attempt was neither cancelled nor has had its outcome."""
         return self._held.get(attempt.item.attempt_id) is attempt
 
-    def _failed(self, attempt: _Attempt, blame: Blame, code: str, message: str) -> Failed:
+    def _failed(self, attempt: Attempt, blame: Blame, code: str, message: str) -> Failed:
         del self._held[attempt.item.attempt_id]
         attempt_id = attempt.item.attempt_id
         return Failed(attempt_id=attempt_id, blame=blame, code=code, message=message[:200])
 
-    def _fail_all(self, rows: list[_Row], code: str, message: str) -> list[Outcome]:
+    def _fail_all(self, rows: list[Row], code: str, message: str) -> list[Outcome]:
         """Blame the node for every attempt of ``rows`` that is still held."""
         return [
             self._failed(row.attempt, "node", code, message)
@@ -459,7 +386,7 @@ def _known(vectors: Sequence[Vector | None]) -> list[Vector]:
     return [vector for vector in vectors if vector is not None]
 
 
-def _mean(work: _Work) -> Vector:
+def _mean(work: Work) -> Vector:
     """Return the vector that the head is to score."""
     weights = work.plan.head_weights
     return vector_math.mean(_known(work.vectors)[: len(weights)], weights)

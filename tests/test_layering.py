@@ -25,6 +25,7 @@ NODE_LAYERS = [
     {"protocol"},
     {"models", "session", "session_events", "attempts", "backoff", "commitments", "politeness"},
     {"tokenizer", "agreement", "evidence", "pipelines"},
+    {"work"},
     {"executor"},
     {"runtimes"},
 ]

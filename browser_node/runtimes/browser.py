@@ -18,7 +18,6 @@ from typing import Any, Final
 import js
 from pyodide.ffi import JsException, create_proxy, to_js
 
-from browser_node.executor import Encoder, Head
 from browser_node.models import ModelFile
 from browser_node.pipelines import Vector
 from browser_node.politeness import Signals, VolunteerLimits
@@ -30,6 +29,7 @@ from browser_node.runtimes.seams import NetworkError, SocketClosed
 from browser_node.runtimes.status import Status
 from browser_node.runtimes.store import Store, path_of
 from browser_node.session import Identity
+from browser_node.work import Encoder, Head
 
 _FOLDER: Final = "zerogpu-models"
 _DATABASE: Final = "zerogpu"

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from browser_node.executor import Encoder
 from browser_node.protocol import Speed
 from browser_node.runtimes.seams import Clock
 from browser_node.session import MAX_SLOTS
+from browser_node.work import Encoder
 
 # The longest time a micro-batch may take: pong, cancel, pause and drain act between two of them.
 BATCH_S: Final = 0.25

@@ -27,11 +27,12 @@ import msgspec
 from browser_node import pipelines
 from browser_node import protocol as p
 from browser_node.attempts import fits
-from browser_node.executor import MAX_BATCH_TOKENS, Encoder, Executor, Head, Outcome
+from browser_node.executor import MAX_BATCH_TOKENS, Executor
 from browser_node.pipelines import Pipeline, Plan, Vector
 from browser_node.runtimes.leash import end_with_parent, never_dump_core
 from browser_node.runtimes.opening import BACKBONE, Build, open_pipeline
 from browser_node.runtimes.seams import ModelStore, Onnx
+from browser_node.work import Encoder, Head, Outcome
 
 LENGTH_BYTES: Final = 4
 OUT_OF_MEMORY_EXIT: Final = 12

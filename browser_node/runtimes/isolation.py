@@ -19,10 +19,10 @@ from typing import Final
 import msgspec
 
 from browser_node import protocol as p
-from browser_node.executor import Outcome
 from browser_node.runtimes import isolated
 from browser_node.runtimes.isolated import LENGTH_BYTES, ONNX_RUNNER, OUT_OF_MEMORY_EXIT, Terms
 from browser_node.runtimes.seams import Log
+from browser_node.work import Outcome
 
 # How long the end of a child takes to be known once its pipe is closed.
 _DYING_S: Final = 1.0

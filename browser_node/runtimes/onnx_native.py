@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import onnxruntime
 
-from browser_node.executor import Encoder, Head, Interrupted
 from browser_node.models import ModelFile
 from browser_node.pipelines.plan import Vector
 from browser_node.runtimes.seams import ModelStore
+from browser_node.work import Encoder, Head, Interrupted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from browser_node import pipelines
-from browser_node.executor import Encoder, Executor, Head
+from browser_node.executor import Executor
 from browser_node.models import Manifest, ModelFile
 from browser_node.pipelines import Pipeline
 from browser_node.protocol import ModelDigest
 from browser_node.runtimes.calibration import SEQUENCE_TOKENS, Calibration, Turn, calibrate
 from browser_node.runtimes.download import files_of
 from browser_node.runtimes.seams import Clock, Log, ModelStore, Onnx
+from browser_node.work import Encoder, Head
 
 BACKBONE: Final = "model.onnx"
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
-from browser_node.executor import Encoder, Head, Outcome
 from browser_node.models import FilePart, Manifest, ModelFile
 from browser_node.protocol import JobItem, ModelDigest, Recipe
+from browser_node.work import Encoder, Head, Outcome
 
 
 class NetworkError(Exception):

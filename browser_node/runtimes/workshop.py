@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from browser_node import session_events as ev
-from browser_node.executor import Emission, Executor, Outcome
+from browser_node.executor import Executor
 from browser_node.models import Manifest, ManifestError
 from browser_node.politeness import Politeness, pause_after
 from browser_node.protocol import Answer, Delta, Failed, JobItem, ModelDigest, Result
@@ -17,6 +17,7 @@ from browser_node.runtimes.download import Downloader, files_of
 from browser_node.runtimes.opening import OpenModels
 from browser_node.runtimes.seams import Clock, Isolation, Log, ModelStore, NetworkError, Onnx
 from browser_node.runtimes.status import ModelRow, ModelState
+from browser_node.work import Emission, Outcome
 
 _NO_LEASE_S: Final = 86_400.0
 # Weight of the newest batch in the speed that is shown.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from browser_node.executor import (
-    Emission,
-    Encoder,
-    Executor,
-)
+from browser_node.executor import Executor
 from browser_node.pipelines import Plan, Vector
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.embeddings import EmbeddingsPipeline
 from browser_node.pipelines.summary import SummaryPipeline
 from browser_node.protocol import Answer, JobItem, Task
+from browser_node.work import Emission, Encoder
 from tests.browser_node.arithmetic import (
     ArithmeticEncoder,
     ArithmeticHead,

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from browser_node import pipelines
-from browser_node.executor import Encoder, Head
 from browser_node.models import Manifest, ModelFile
 from browser_node.pipelines import Pipeline, Plan, Vector
 from browser_node.protocol import Answer, Task
 from browser_node.runtimes.disk import DiskFiles
 from browser_node.runtimes.isolated import ModelRunner, Runner
 from browser_node.runtimes.store import Store
+from browser_node.work import Encoder, Head
 from tests.browser_node.arithmetic import ArithmeticEncoder
 
 RUNNER = f"{__name__}:runner"

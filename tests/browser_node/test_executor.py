@@ -8,12 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from browser_node.executor import (
-    PLAN_BUDGET_S,
-    SLACK_TOKENS,
-    Executor,
-    neighbours,
-)
+from browser_node.executor import PLAN_BUDGET_S, SLACK_TOKENS, Executor, neighbours
 from browser_node.pipelines import vectors as vector_math
 from browser_node.pipelines.embeddings import EmbeddingsPipeline
 from browser_node.pipelines.summary import SummaryPipeline

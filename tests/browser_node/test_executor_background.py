@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from browser_node.executor import (
-    BACKGROUND_SHARE,
-    FOREGROUND_RUNS,
-    MIN_BACKGROUND_TOKENS,
-    Interrupted,
-)
+from browser_node.executor import BACKGROUND_SHARE, FOREGROUND_RUNS, MIN_BACKGROUND_TOKENS
 from browser_node.pipelines import Plan, Vector
 from browser_node.protocol import Answer, Failed, Task
+from browser_node.work import Interrupted
 from tests.browser_node.arithmetic import ArithmeticEncoder
 from tests.browser_node.bench import CLASSIFY, EMBED, SUMMARISE, Bench, HeadedPipeline, ids, words
 

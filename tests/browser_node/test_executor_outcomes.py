@@ -12,11 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from browser_node.executor import (
-    Emission,
-)
 from browser_node.pipelines import Vector
 from browser_node.protocol import Failed, Result
+from browser_node.work import Emission
 from tests.browser_node.arithmetic import (
     ArithmeticEncoder,
 )

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from browser_node.executor import Emission
 from browser_node.pipelines import Plan, Vector
 from browser_node.protocol import MAX_DELTA_CHARS, Answer, Delta, Failed, Result
+from browser_node.work import Emission
 from tests.browser_node.bench import CLASSIFY, EMBED, SUMMARISE, Bench, HeadedPipeline, job
 
 TEXT = "One ship left the harbour at dawn. Two came back in the evening. The sea was calm."

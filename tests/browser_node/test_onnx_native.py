@@ -16,7 +16,7 @@ from onnxruntime import InferenceSession
 
 from browser_node import pipelines
 from browser_node.agreement import Judge
-from browser_node.executor import Executor, Interrupted
+from browser_node.executor import Executor
 from browser_node.pipelines import vectors as vector_math
 from browser_node.protocol import Answer, JobItem, ModelDigest, Result, Task
 from browser_node.runtimes.clock import LoopClock
@@ -24,6 +24,7 @@ from browser_node.runtimes.disk import DiskFiles
 from browser_node.runtimes.onnx_native import OnnxBackend, StoredOnnx
 from browser_node.runtimes.opening import OpenModels
 from browser_node.runtimes.store import Store
+from browser_node.work import Interrupted
 from tests.browser_node import built
 from tests.browser_node.fake_orchestrator import recipe
 from tests.browser_node.graphs import head_of, hungry_backbone

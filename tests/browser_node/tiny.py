@@ -14,7 +14,6 @@ import msgspec
 
 from browser_node import session_events as ev
 from browser_node.backoff import Backoff
-from browser_node.executor import Encoder, Head
 from browser_node.models import (
     PART_BYTES,
     ManifestError,
@@ -34,6 +33,7 @@ from browser_node.runtimes.seams import Isolation
 from browser_node.runtimes.status import Status
 from browser_node.runtimes.store import Store
 from browser_node.session import Identity
+from browser_node.work import Encoder, Head
 from tests.browser_node.arithmetic import ArithmeticEncoder, manifest_of
 from tests.browser_node.fake_orchestrator import FakeOrchestrator
 
