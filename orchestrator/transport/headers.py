@@ -34,6 +34,7 @@ _WORKER_CSP: Final = (
 _INERT_CSP: Final = "default-src 'none'; frame-ancestors 'none'"
 
 _HOSTS_KEPT: Final = 256
+_NOT_OURS: Final = b"This server does not answer to that name. Add it with ZEROGPU_ALLOWED_HOSTS.\n"
 
 _COMMON: Final[tuple[Header, ...]] = (
     (b"x-content-type-options", b"nosniff"),
@@ -87,7 +88,11 @@ def read_cookie(scope: Scope, name: str) -> str | None:
 
 
 class HostCheck:
-    """Answers 421 to requests that name another host; everything else goes to ``app``."""
+    """Answers requests that name another host, or not one; everything else goes to ``app``.
+
+    To another host the answer is 421. To more than one, or none in HTTP/1.1, it is 400 (RFC 9112
+    §3.2): whoever stands before this server may have taken another of them for the one.
+    """
 
     def __init__(self, app: ASGIApp, *, origins: Origins) -> None:
         self._app = app
@@ -96,29 +101,33 @@ class HostCheck:
         self._known: set[bytes] = set()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "lifespan" or self._serves(_first(scope["headers"], b"host")):
+        if scope["type"] == "lifespan":
+            return self._app(scope, receive, send)
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) == 1 and self._serves(hosts[0]):
             return self._app(scope, receive, send)
         if scope["type"] == "websocket":
             return send({"type": "websocket.close", "code": 1008})
-        return _misdirected(send)
+        if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):
+            words = b"A request has one Host header; this one has %d.\n" % len(hosts)
+            return _turn_away(send, 400, words)
+        return _turn_away(send, 421, _NOT_OURS)
 
-    def _serves(self, host: bytes | None) -> bool:
+    def _serves(self, host: bytes) -> bool:
         if host in self._known:
             return True
-        if not self._origins.serves(None if host is None else host.decode("latin-1")):
+        if not self._origins.serves(host.decode("latin-1")):
             return False
-        if host is not None:
-            if len(self._known) >= _HOSTS_KEPT:
-                self._known.clear()
-            self._known.add(host)
+        if len(self._known) >= _HOSTS_KEPT:
+            self._known.clear()
+        self._known.add(host)
         return True
 
 
-async def _misdirected(send: Send) -> None:
-    body = b"This server does not answer to that name. Add it with ZEROGPU_ALLOWED_HOSTS.\n"
+async def _turn_away(send: Send, status: int, body: bytes) -> None:
     start: Message = {
         "type": "http.response.start",
-        "status": 421,
+        "status": status,
         "headers": [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", str(len(body)).encode()),

@@ -83,6 +83,43 @@ async def test_a_request_for_another_host_is_misdirected() -> None:
     assert (await ask(guarded, "/", host="localhost")).body == b"in"
 
 
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        ("1.1", [], 400),
+        ("1.1", [b"localhost", b"localhost"], 400),
+        ("1.1", [b"localhost", b"rebound.example"], 400),
+        ("1.0", [b"localhost", b"rebound.example"], 400),
+        # Before 1.1 nobody had to send one; what has none is still not for a name of ours.
+        ("1.0", [], 421),
+        ("1.0", [b"localhost"], 200),
+    ],
+)
+async def test_a_request_has_one_host(version: str, hosts: list[bytes], status: int) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "http_version": version,
+        "headers": [(b"host", host) for host in hosts],
+    }
+    await HostCheck(_welcome, origins=LOCAL)(scope, receive, send)
+
+    assert sent[0]["status"] == status
+    if status == 400:
+        assert sent[1]["body"] == (
+            b"A request has one Host header; this one has %d.\n" % len(hosts)
+        )
+
+
 async def test_a_socket_for_another_host_is_closed_before_it_opens() -> None:
     sent: list[Message] = []
 
