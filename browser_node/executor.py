@@ -51,9 +51,12 @@ PLAN_BUDGET_S: Final = 0.05
 # natively: 11–14 % at 64, nothing from 96 on), but in a tab 64 tokens take a request's whole time.
 BACKGROUND_SHARE: Final = 25
 MIN_BACKGROUND_TOKENS: Final = 16
-# Nothing cuts off Python: so long may plans, and so long answers of the background take at a time.
+# Nothing cuts off Python: when plans of the background have taken so long no more is begun, and
+# when answers have; but those of a batch that was due.
 BACKGROUND_PYTHON_S: Final = 0.002
-# So many batches go before what waits in the background gets one.
+DUE_ANSWERS_S: Final = 0.01
+# So many batches go before what waits in the background gets one, and so many of its own are cut
+# off before one is not.
 FOREGROUND_RUNS: Final = 4
 
 
@@ -80,8 +83,10 @@ class Executor:
         self._held: dict[str, Attempt] = {}
         self._started: float | None = None
         self._last_s = 0.0
-        # Since the last batch of the background that was not cut off.
-        self._foreground_runs = 0
+        # Since the last turn of the background that was not cut off: those of the others while it
+        # waited, and those that were.
+        self._gave_way = 0
+        self._cut_off = 0
         # What computes such a batch and may be cut off.
         self._gives_way: Interruptible | None = None
         # Whether the last micro-batch was one of the background.
@@ -147,9 +152,12 @@ class Executor:
         self._started = self._clock()
         try:
             turn = self._turn()
-            emissions: list[Emission] = [*self._plan_some(turn)]
             # What the last turn of the background left unanswered is all that this one does.
-            if not (self.ran_background and self._complete(turn)):
+            left_over = self.ran_background and bool(self._complete(turn))
+            emissions: list[Emission] = [*self._plan_some(turn)]
+            if left_over:
+                self._gave_way = self._cut_off = 0
+            else:
                 emissions += await self._run(self._next_batch(turn))
             emissions += await self._finish_complete(turn)
             return emissions
@@ -164,14 +172,20 @@ class Executor:
         self.ran_background = False
         if not background:
             return _Turn(list(self._held.values()), budget_tokens, PLAN_BUDGET_S, math.inf)
-        if len(background) < len(self._held) and self._foreground_runs < FOREGROUND_RUNS:
-            self._foreground_runs += 1
+        if len(background) < len(self._held) and self._gave_way < FOREGROUND_RUNS:
+            self._gave_way += 1
             foreground = [a for a in self._held.values() if not a.item.background]
             return _Turn(foreground, budget_tokens, PLAN_BUDGET_S, math.inf)
         self.ran_background = True
         share = max(self.budget_tokens // BACKGROUND_SHARE, MIN_BACKGROUND_TOKENS)
-        tokens = min(share, budget_tokens)
-        return _Turn(background, tokens, BACKGROUND_PYTHON_S, BACKGROUND_PYTHON_S)
+        # One that is due does not leave its answers to turns that would be due in vain.
+        answer_s = DUE_ANSWERS_S if self._is_due else BACKGROUND_PYTHON_S
+        return _Turn(background, min(share, budget_tokens), BACKGROUND_PYTHON_S, answer_s)
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether it is the background's turn, whatever else comes."""
+        return max(self._gave_way, self._cut_off) >= FOREGROUND_RUNS
 
     # ── planning ─────────────────────────────────────────────────────────────────────────────────
 
@@ -234,18 +248,19 @@ class Executor:
         """Encode the batch; one of the background may be cut off, and its rows stay pending."""
         outcomes: list[Outcome] = []
         # One that is due goes to its end: else a client that is never quiet would cut off all.
-        if batch and self.ran_background and self._foreground_runs < FOREGROUND_RUNS:
+        if batch and self.ran_background and not self._is_due:
             encoder = batch[0].work.model.encoder
             self._gives_way = encoder if isinstance(encoder, Interruptible) else None
         try:
             if batch:
                 outcomes = await self._encode(batch)
         except Interrupted:
+            self._cut_off += 1
             return []
         finally:
             self._gives_way = None
         if self.ran_background:
-            self._foreground_runs = 0
+            self._gave_way = self._cut_off = 0
         return outcomes
 
     async def _encode(self, batch: list[Row]) -> list[Outcome]:

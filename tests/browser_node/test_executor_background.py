@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from browser_node.executor import BACKGROUND_SHARE, FOREGROUND_RUNS, MIN_BACKGROUND_TOKENS
+from browser_node.executor import (
+    BACKGROUND_PYTHON_S,
+    BACKGROUND_SHARE,
+    FOREGROUND_RUNS,
+    MIN_BACKGROUND_TOKENS,
+)
 from browser_node.pipelines import Plan, Vector
 from browser_node.protocol import Answer, Failed, Task
 from browser_node.work import Interrupted
@@ -28,13 +33,14 @@ class CountedPlans(HeadedPipeline):
 
 
 class SlowAnswers(HeadedPipeline):
-    """An answer takes a second."""
+    """An answer takes a second, or so many."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, takes_s: float = 1.0) -> None:
         self._bench = bench
+        self._takes_s = takes_s
 
     def finish(self, plan: Plan, vectors: Sequence[Vector], scores: Sequence[float]) -> Answer:
-        self._bench.clock.now_s += 1.0
+        self._bench.clock.now_s += self._takes_s
         return super().finish(plan, vectors, scores)
 
 
@@ -241,6 +247,77 @@ async def test_lines_are_cut_off_a_few_times_in_a_row_and_then_go_to_their_end()
 
     assert order.index("line") == FOREGROUND_RUNS
     assert encoder.cut == FOREGROUND_RUNS
+
+
+async def test_a_request_that_is_cancelled_at_once_does_not_cut_off_lines_for_ever() -> None:
+    encoder = InterruptibleEncoder()
+    bench = Bench(encoder=encoder)
+    bench.add("line", words(5), background=True)
+
+    def come_and_go() -> None:
+        bench.add("request", words(5))
+        bench.executor.cancel(["request"])
+
+    encoder.meanwhile = come_and_go
+
+    assert ids(await bench.run_all()) == ["line"]
+    assert encoder.cut == FOREGROUND_RUNS
+
+
+async def turns_beside_requests(bench: Bench, count: int, *, line: str = "") -> str:
+    """Return whose turn it was: "b"ackground or "f"oreground; a ``line`` comes before each."""
+    turns = ""
+    for number in range(count):
+        bench.add(f"request-{number}", words(5))
+        if line:
+            bench.add(f"line-{number}", line, SUMMARISE, background=True)
+        await bench.executor.run_next()
+        turns += "b" if bench.executor.ran_background else "f"
+    return turns
+
+
+async def test_lines_that_are_not_encoded_keep_to_their_share() -> None:
+    turns = await turns_beside_requests(Bench(), 25, line="A summary of one sentence.")
+    assert turns == ("f" * FOREGROUND_RUNS + "b") * 5
+
+
+async def test_answers_that_were_left_over_keep_to_their_share() -> None:
+    bench = Bench(budget_tokens=8 * MIN_BACKGROUND_TOKENS * BACKGROUND_SHARE)
+    bench.executor.load(HEADED, SlowAnswers(bench), bench.encoder, bench.head)
+    for number in range(12):
+        bench.add(f"line-{number}", "one line", HEADED, background=True)
+
+    assert await turns_beside_requests(bench, 25) == ("f" * FOREGROUND_RUNS + "b") * 5
+
+
+async def test_answers_of_lines_that_were_due_have_more_time() -> None:
+    bench = Bench(budget_tokens=4 * MIN_BACKGROUND_TOKENS * BACKGROUND_SHARE)
+    quick = SlowAnswers(bench, BACKGROUND_PYTHON_S)
+    bench.executor.load(HEADED, quick, bench.encoder, bench.head)
+
+    async def answered_in_a_turn() -> int:
+        for number in range(4):
+            bench.add(f"line-{number}", "one line", HEADED, background=True)
+        answered = ids(await bench.executor.run_next())
+        bench.executor.cancel([f"line-{number}" for number in range(4)])
+        assert bench.executor.ran_background
+        return len(answered)
+
+    assert await answered_in_a_turn() < 4
+    bench.add("waits", words(30), background=True)
+    assert await turns_beside_requests(bench, FOREGROUND_RUNS) == "f" * FOREGROUND_RUNS
+    bench.executor.cancel(["waits"])
+    assert await answered_in_a_turn() == 4
+
+
+async def test_lines_that_are_not_encoded_do_not_starve_those_that_are() -> None:
+    bench = Bench()
+    bench.add("line", words(5), background=True)
+    answered: list[str | None] = []
+    for number in range(5):
+        bench.add(f"other-{number}", "A summary of one sentence.", SUMMARISE, background=True)
+        answered += ids(await bench.executor.run_next())
+    assert "line" in answered
 
 
 async def test_a_line_that_was_cut_off_may_be_cancelled_or_lose_its_model() -> None:
