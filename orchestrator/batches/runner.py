@@ -34,9 +34,10 @@ _SUPPLY_S: Final = 0.25
 # One transaction: so many outcomes, or those of so long.
 _GROUP_MAX: Final = 500
 _GROUP_S: Final = 0.05
-# How long lines under way may still take once their batch is cancelled. Most of them only wait for
-# a node, and would be run and charged for nothing.
-_CANCEL_GRACE_S: Final = 2.0
+# How long lines under way may still take once their batch is cancelled or the server stops. Most of
+# them only wait for a node: those of a cancelled batch would be run and charged for nothing, the
+# others are run after the next start.
+_GRACE_S: Final = 2.0
 # How soon lines are started again after what should never happen.
 _FAULT_S: Final = 1.0
 _DATABASE_RETRY_S: Final = 0.5
@@ -123,14 +124,15 @@ class Runner:
         ]
 
     async def stop(self, within_s: float) -> None:
-        """Start nothing more, let lines end within ``within_s``, drop the others, write the rest.
+        """Start nothing more, let lines end, drop those that do not soon, write the rest.
 
-        Dropped lines are run again after the next start.
+        Lines have ``within_s``, but no longer than those of a cancelled batch. Dropped ones are run
+        again after the next start.
         """
         self._stopping = True
         self._wakeup.set()
         if under_way := [task for run in self._runs.values() for task in run.tasks]:
-            await asyncio.wait(under_way, timeout=within_s)
+            await asyncio.wait(under_way, timeout=min(within_s, _GRACE_S))
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
@@ -165,7 +167,7 @@ class Runner:
         if drop:
             self._drop(run)
         elif run.drop_at_s is None:
-            run.drop_at_s = self._clock.monotonic() + _CANCEL_GRACE_S
+            run.drop_at_s = self._clock.monotonic() + _GRACE_S
             self._wakeup.set()
         self._check(run)
 

@@ -314,6 +314,26 @@ async def test_outcomes_wait_while_the_database_is_locked(tmp_path: Path) -> Non
         assert (await stage.ended(row)).completed == 5
 
 
+async def test_lines_do_not_hold_up_a_stop_for_as_long_as_requests_may(tmp_path: Path) -> None:
+    model = Model()
+    async with staged(tmp_path, model=model, batch_under_way=2) as stage:
+        model.open.clear()
+        row = await stage.submit(names("a", 6))
+        await model.until_asked(lambda: len(model.asked) == 2)
+        async with asyncio.timeout(60):
+            await stage.service.stop(3600)
+        row = await stage.service.retrieve("p1", row.id)
+        assert (row.status, row.completed) == ("in_progress", 0)
+
+    model.open.set()
+    async with staged(tmp_path, model=model) as stage:
+        row = await stage.ended(row)
+
+        # Those that were under way are run again.
+        assert sorted(model.asked) == sorted([*names("a", 2), *names("a", 6)])
+        assert await stage.results(row) == (names("a", 6), {})
+
+
 async def test_what_ends_within_the_drain_time_is_kept(tmp_path: Path) -> None:
     model = Model()
     async with staged(tmp_path, model=model, batch_under_way=2) as stage:
