@@ -240,7 +240,9 @@ def _check_labels(model: Model) -> None:
 def _text_only(format_: Format | None, param: str) -> None:
     if format_ is not None and format_.type != "text":
         raise _unsupported(
-            param, f"{param} must be text. A classifier's answer is JSON in that text."
+            param,
+            f"{param} must be text: no model here can be held to a format of yours. A"
+            " classifier's answer is JSON in that text as it is.",
         )
 
 
