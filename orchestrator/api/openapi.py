@@ -42,8 +42,8 @@ another `base_url`. Send the key as `x-api-key`, or as a Bearer token.
 Every answer has an `x-request-id`. Errors have one shape, with a sentence in `message` and a \
 `code` for programs. A path that is not here is answered 404, another method 405. 408, 429 and 5xx \
 are worth another try, after `retry-after` seconds where that comes along. (A `Host` that the \
-server does not know is turned away before all this: 421, in plain text; as are requests without \
-one, or with two: 400.)
+server does not know is turned away before all this: 421, in plain text. So \
+are requests without one or with two: 400.)
 
 A POST with an `Idempotency-Key` is answered once: sent again with the same body it gets the same \
 answer while that is kept, 24 hours at most. Answers made for a key are `cache-control: no-store`, \

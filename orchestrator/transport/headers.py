@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import Final
 
+import orjson
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from orchestrator.errors import BadRequest
 from orchestrator.transport.origins import Origins
 
 Header = tuple[bytes, bytes]
@@ -109,9 +111,9 @@ class HostCheck:
         if scope["type"] == "websocket":
             return send({"type": "websocket.close", "code": 1008})
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):
-            words = b"A request has one Host header; this one has %d.\n" % len(hosts)
-            return _turn_away(send, 400, words)
-        return _turn_away(send, 421, _NOT_OURS)
+            error = BadRequest(f"A request has one Host header; this one has {len(hosts)}.")
+            return _turn_away(send, 400, b"application/json", orjson.dumps(error.envelope()))
+        return _turn_away(send, 421, b"text/plain; charset=utf-8", _NOT_OURS)
 
     def _serves(self, host: bytes) -> bool:
         if host in self._known:
@@ -124,12 +126,12 @@ class HostCheck:
         return True
 
 
-async def _turn_away(send: Send, status: int, body: bytes) -> None:
+async def _turn_away(send: Send, status: int, content_type: bytes, body: bytes) -> None:
     start: Message = {
         "type": "http.response.start",
         "status": status,
         "headers": [
-            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-type", content_type),
             (b"content-length", str(len(body)).encode()),
             *inert_headers(),
         ],

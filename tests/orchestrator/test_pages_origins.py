@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
@@ -115,8 +117,9 @@ async def test_a_request_has_one_host(version: str, hosts: list[bytes], status: 
 
     assert sent[0]["status"] == status
     if status == 400:
-        assert sent[1]["body"] == (
-            b"A request has one Host header; this one has %d.\n" % len(hosts)
+        assert (b"content-type", b"application/json") in sent[0]["headers"]
+        assert json.loads(sent[1]["body"])["error"]["message"] == (
+            f"A request has one Host header; this one has {len(hosts)}."
         )
 
 
