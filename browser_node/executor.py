@@ -155,10 +155,14 @@ class Executor:
             # What the last turn of the background left unanswered is all that this one does.
             left_over = self.ran_background and bool(self._complete(turn))
             emissions: list[Emission] = [*self._plan_some(turn)]
-            if left_over:
-                self._gave_way = self._cut_off = 0
-            else:
-                emissions += await self._run(self._next_batch(turn))
+            try:
+                if not left_over and (batch := self._next_batch(turn)):
+                    emissions += await self._run(batch)
+                if self.ran_background:
+                    self._gave_way = self._cut_off = 0
+            except Interrupted:
+                # Its rows are still pending.
+                self._cut_off += 1
             emissions += await self._finish_complete(turn)
             return emissions
         finally:
@@ -245,23 +249,15 @@ class Executor:
         return shared[chosen.start : chosen.stop]
 
     async def _run(self, batch: list[Row]) -> list[Outcome]:
-        """Encode the batch; one of the background may be cut off, and its rows stay pending."""
-        outcomes: list[Outcome] = []
+        """Encode the batch; raises `Interrupted` when it made way for others."""
+        encoder = batch[0].work.model.encoder
         # One that is due goes to its end: else a client that is never quiet would cut off all.
-        if batch and self.ran_background and not self._is_due:
-            encoder = batch[0].work.model.encoder
-            self._gives_way = encoder if isinstance(encoder, Interruptible) else None
+        if self.ran_background and not self._is_due and isinstance(encoder, Interruptible):
+            self._gives_way = encoder
         try:
-            if batch:
-                outcomes = await self._encode(batch)
-        except Interrupted:
-            self._cut_off += 1
-            return []
+            return await self._encode(batch)
         finally:
             self._gives_way = None
-        if self.ran_background:
-            self._gave_way = self._cut_off = 0
-        return outcomes
 
     async def _encode(self, batch: list[Row]) -> list[Outcome]:
         started = self._clock()

@@ -86,7 +86,7 @@ class Course:
         self.spawn(self._resume(rows))
 
     async def stop(self, within_s: float, *, finish: Collection[asyncio.Task[Any]] = ()) -> None:
-        """Let lines under way end within ``within_s``, keep what they led to, end all tasks.
+        """Let lines under way end (`Runner.stop`), keep what they led to, end all tasks.
 
         Tasks of its own in ``finish`` have as long to end by themselves.
         """

@@ -121,10 +121,10 @@ class BatchService:
         self._course.spawn(self._sweeper.run())
 
     async def stop(self, within_s: float) -> None:
-        """Let batches be made and lines under way end within ``within_s``; keep what these led to.
+        """Let batches be made and lines under way end, and keep what these led to.
 
-        A batch that is not made by then is answered as it is, once it is written: it goes on after
-        the next start.
+        Both have ``within_s``, lines two seconds at most. A batch that is not made by then is
+        answered as it is, once it is written: it goes on after the next start.
         """
         self._stopping = True
         await self._course.stop(within_s, finish=tuple(self._creating.values()))
