@@ -22,7 +22,7 @@ from orchestrator.errors import OperatorError, SchemaMismatch
 from orchestrator.storage.lock import DataDirLock, lock_data_dir
 
 # The newest migration. Revisions are four digits, so that their order is that of their names.
-SCHEMA: Final = "0006"
+SCHEMA: Final = "0007"
 FILE_NAME: Final = "zerogpu.db"
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _BUSY_TIMEOUT_MS: Final = 5_000

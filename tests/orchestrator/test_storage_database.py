@@ -106,6 +106,35 @@ def test_projects_from_before_there_were_rules_get_the_default_ones(tmp_path: Pa
     assert project.rules == DEFAULT_RULES
 
 
+def test_requests_logged_before_are_kept_and_lie_by_project_in_order_of_time(
+    tmp_path: Path,
+) -> None:
+    path = at_schema(tmp_path / "data", "0006")
+    log = sqlite3.connect(path)
+    rows = [
+        (f"req_{number:02}", project, "k1", 1.0, None, "/v1/files", 499, 2.0, None, 0, 0, 0, None)
+        for number, project in enumerate(["p2", "p1", "p2", "p1"])
+    ]
+    row = ", ".join("?" * len(rows[0]))
+    log.executemany(f"INSERT INTO requests VALUES ({row}, 'client_disconnected')", reversed(rows))
+    log.commit()
+    log.close()
+
+    database = db.open_database(path.parent)
+    with database.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT * FROM requests").all()
+        latest = "SELECT id FROM requests WHERE project_id = 'p1' ORDER BY id DESC LIMIT 1"
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {latest}").all()
+        found = connection.exec_driver_sql(latest).scalar()
+    database.close()
+
+    by_project = sorted(rows, key=lambda row: (row[1], row[0]))
+    assert [tuple(row) for row in kept] == [(*row, "client_disconnected") for row in by_project]
+    assert found == "req_03"
+    # Nothing to sort, and no second tree to look into.
+    assert [step[-1] for step in plan] == ["SEARCH requests USING PRIMARY KEY (project_id=?)"]
+
+
 def test_a_current_schema_is_neither_copied_nor_changed(tmp_path: Path) -> None:
     db.open_database(tmp_path).close()
     db.open_database(tmp_path).close()
