@@ -1,8 +1,8 @@
 """Tokens of chunks of text, remembered in C: what `token_counter` counts with where it is compiled.
 
 The same as its `Chunks`, in a seventh of the time: a chunk is hashed and compared where it stands
-in the text, and no object is made of it. A slot holds one chunk, and a newer one takes its place:
-no input can make the table grow.
+in the text, and no object is made of it. A slot holds one chunk, and newer ones take its place: no
+input can make the table grow.
 """
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -13,6 +13,8 @@ from libc.string cimport memcmp, memcpy
 import secrets
 
 # A slot is a line of the processor's cache: nearly all words fit, and what JSON has between commas.
+# Two slots make a pair, and a chunk may be in either: of a few hundred words some always want the
+# same one, and would take it from each other in every text.
 cdef enum:
     SLOTS = 1 << 15
     LONGEST = 58
@@ -46,7 +48,7 @@ cdef class ChunkTable:
         self._slots = <Slot*>calloc(SLOTS, sizeof(Slot))
         if self._slots is NULL:
             raise MemoryError("There is no memory for a table of words: it takes 2 MiB.")
-        self._mask = SLOTS - 1
+        self._mask = SLOTS - 2
         # Nobody outside can choose words that take each other's places.
         self._seed = secrets.randbits(64)
         self._count = engine.count
@@ -76,11 +78,15 @@ cdef class ChunkTable:
     cdef Py_ssize_t _look_up(self, const char* chunk, Py_ssize_t size, uint64_t hash_) except -1:
         cdef uint32_t folded = <uint32_t>(hash_ ^ (hash_ >> 32))
         cdef Slot* slot = &self._slots[folded & self._mask]
+        cdef Slot* older = slot + 1
         if slot.hash == folded and slot.size == size and not memcmp(slot.text, chunk, size):
             return slot.tokens
+        if older.hash == folded and older.size == size and not memcmp(older.text, chunk, size):
+            return older.tokens
         # Before the slot is written: counting may run anything, this table too.
         cdef Py_ssize_t tokens = self._count(chunk[:size].decode()) - self._special
         if size <= LONGEST and 0 <= tokens < 256:
+            older[0] = slot[0]
             slot.hash, slot.size, slot.tokens = folded, <uint8_t>size, <uint8_t>tokens
             memcpy(slot.text, chunk, size)
         return tokens

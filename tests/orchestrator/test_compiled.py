@@ -147,6 +147,33 @@ def test_no_text_takes_another_ones_tokens_when_the_table_is_full() -> None:
     assert [table.count(word) for word in words] == expected
 
 
+class _Asked(WordPieceTokenizer):
+    """Knows how often it was asked."""
+
+    asked = 0
+
+    def count(self, text: str) -> int:
+        self.asked += 1
+        return super().count(text)
+
+
+@needs_compiled
+def test_two_words_that_want_the_same_place_are_both_remembered() -> None:
+    from orchestrator.storage.chunk_table import ChunkTable
+
+    engine = _Asked(tiny_wordpiece())
+    table = ChunkTable(engine, " ", each=0, whole=2, special=2)
+    text = " ".join(f"word{number}" for number in range(3_000))
+    for _ in range(2):
+        table.count(text)
+    engine.asked = 0
+    table.count(text)
+
+    # With one place for each, 263 of so many words share theirs with another (3,000² / 2¹⁵, less
+    # those that share it by threes), give or take 20; with two, 50 share theirs with two others.
+    assert engine.asked < 150
+
+
 def test_half_of_a_surrogate_pair_is_counted_either_way() -> None:
     engine = WordPieceTokenizer(tiny_wordpiece())
     count = token_counter.summed_up(engine, " ", each=0, whole=2)
