@@ -23,12 +23,13 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser_node.agreement import Judge, Verdict
-from browser_node.protocol import Answer, AttemptId, ModelDigest, Task
+from browser_node.protocol import Answer, ModelDigest, Task
 from orchestrator.api import Metrics, build_api
 from orchestrator.clock import Clock
 from orchestrator.console.app import build_console
 from orchestrator.console.control import FleetControl
 from orchestrator.console.sign_in import StoredSignIn
+from orchestrator.domain.attempt_ids import AttemptIds
 from orchestrator.domain.fleet import Totals
 from orchestrator.domain.model import ModelSpec
 from orchestrator.domain.references import References
@@ -154,7 +155,7 @@ class Application:
         scheduler = Scheduler(
             models=specs,
             rng=self._rng,
-            new_attempt_id=lambda: AttemptId(f"att_{self._rng.getrandbits(64):016x}"),
+            new_attempt_id=AttemptIds(self._rng),
             references=self._references,
             policy=self._policy,
             options=Options(

@@ -21,7 +21,7 @@ cdef class _Waiting:
 
 cdef class Engine:
     cdef public object _node_log, _court, _coming, _models, _clock, _timer
-    cdef public object _events, _latencies_s, _idle
+    cdef public object _events, _latencies_s, _idle, _loop
     cdef public bint _applying
     cdef public Scheduler _scheduler
     cdef public dict _connections
@@ -31,6 +31,7 @@ cdef class Engine:
     cdef public object worker_state, on_hung_worker
     cdef object __weakref__
 
+    cpdef _Waiting _wait_for(self, jobs)
     cpdef _withdraw(self, _Waiting waiting, jobs)
     cpdef receive(self, Connection connection, data)
     @cython.locals(now=double)

@@ -115,6 +115,8 @@ class Engine:
         self._events: deque[fl.FleetEvent] = deque(maxlen=EVENTS_KEPT)
         self._event_seq = 0
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        # The loop that all this runs on, once it does.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self.worker_state: fl.WorkerState = "off"
@@ -177,8 +179,11 @@ class Engine:
             del waiting
 
     def _wait_for(self, jobs: Sequence[NewJob]) -> _Waiting:
-        future = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(future, self._clock.monotonic(), len(jobs))
+        loop = self._loop
+        if loop is None:
+            # To ask for it is a call into the system.
+            loop = self._loop = asyncio.get_running_loop()
+        waiting = _Waiting(loop.create_future(), self._clock.monotonic(), len(jobs))
         if not self._waiting:
             self._idle.clear()
         for job in jobs:

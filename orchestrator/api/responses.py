@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import count
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import orjson
@@ -73,6 +73,8 @@ Ended = Literal["completed", "incomplete"]
         metadata={},
     )
 )
+# What nearly all texts have of tokens, as JSON.
+_COUNTS: Final = [b"%d" % number for number in range(1_000)]
 _DELTA_NUMBER, _DELTA_PLACE, _DELTA_TEXT, _DELTA_END = around(
     replies.ResponseTextDeltaEvent(sequence_number=JSON, item_id=WORDS, delta=JSON)
 )
@@ -127,24 +129,29 @@ def completed_response(
     exchange: Exchange, asked: ResponsesBody, limit: Limit, clock: Clock, output: str
 ) -> bytes:
     """Return the JSON of a completed response that echoes nothing, as `Envelope` would make it."""
-    number, created_at = exchange.number.encode(), value(int(exchange.ts))
+    number, began, ended = exchange.number.encode(), int(exchange.ts), int(clock.wall())
+    created_at = value(began)
     tokens, written = exchange.input_tokens, exchange.output_tokens
     return b"".join(
         (
             _NUMBER, number,
             _CREATED, created_at,
             _CREATED_AT, created_at,
-            _COMPLETED_AT, value(int(clock.wall())),
+            _COMPLETED_AT, created_at if ended == began else value(ended),
             _MODEL, value(asked.model),
             _ITEM, number,
             _TEXT, value(output),
             _TRUNCATION, b"auto" if limit.cuts else b"disabled",
-            _INPUT, value(tokens),
-            _OUTPUT, value(written),
-            _TOTAL, value(tokens + written),
+            _INPUT, _count(tokens),
+            _OUTPUT, _count(written),
+            _TOTAL, _count(tokens + written),
             _END,
         )
     )  # fmt: skip
+
+
+def _count(number: int) -> bytes:
+    return _COUNTS[number] if number < len(_COUNTS) else value(number)
 
 
 def echoes_nothing(asked: ResponsesBody) -> bool:

@@ -58,12 +58,12 @@ class _Category(msgspec.Struct, gc=False):
     code: str = ""
 
 
-class _Content(msgspec.Struct):
+class _Content(msgspec.Struct, gc=False):
     iab_1_0: list[_Category] = []
     iab_2_2: list[_Category] = []
 
 
-class _Categories(msgspec.Struct):
+class _Categories(msgspec.Struct, gc=False):
     content: _Content = msgspec.field(default_factory=_Content)
 
 

@@ -66,7 +66,10 @@ class Writer:
         self._flush_s = flush_s
         self._failing = False
         self._wakeup = threading.Event()
+        # Whether the thread has been woken for what is queued: to ask its event is slower.
+        self._woken = False
         self._closing = threading.Event()
+        self._closed = False
         # The time to close is up: what is not written by now is lost.
         self._given_up = threading.Event()
         self._settling = threading.Condition()
@@ -83,12 +86,13 @@ class Writer:
     def append(self, insert: Insert, row: tuple[object, ...]) -> None:
         """Queue one row; a full queue drops it. Called on the event loop only: it never blocks."""
         self._appended += 1
-        if len(self._queue) >= self._queue_max or self._closing.is_set():
+        if len(self._queue) >= self._queue_max or self._closed:
             self._settle(dropped=1)
             return
         self._queue.append((insert, row))
         # Waking a thread costs more than looking whether it is awake.
-        if not self._wakeup.is_set():
+        if not self._woken:
+            self._woken = True
             self._wakeup.set()
 
     def flush(self, timeout_s: float) -> bool:
@@ -99,6 +103,7 @@ class Writer:
 
     def close(self, timeout_s: float) -> bool:
         """Write what is queued and stop; False when rows were left unwritten."""
+        self._closed = True
         self._closing.set()
         self._wakeup.set()
         self._thread.join(timeout_s)
@@ -115,6 +120,7 @@ class Writer:
             self._closing.wait(self._flush_s)
             # Cleared before the queue is read: a row appended from here on sets it again.
             self._wakeup.clear()
+            self._woken = False
             while batch := self._take():
                 self._write(batch)
 

@@ -1,0 +1,3 @@
+# C types for the compiled form of this module (orchestrator/compiled.py).
+
+cpdef check_not_blank(str text, name)
