@@ -26,4 +26,4 @@ cdef class PublicApi:
 
     cpdef _route(self, Exchange exchange, scope)
     @cython.locals(now=double)
-    cpdef _finish_headers(self, Exchange exchange, list headers, status, own)
+    cpdef bytes _lines(self, Exchange exchange, status, own)

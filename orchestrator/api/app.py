@@ -61,7 +61,7 @@ from orchestrator.errors import (
 from orchestrator.settings import Settings
 from orchestrator.storage.database import was_refused
 from orchestrator.storage.idempotent import Scope as KeyScope
-from orchestrator.transport.cycle import WHOLE_ANSWER, in_two
+from orchestrator.transport.cycle import WHOLE_ANSWER, fields_of, in_two
 from orchestrator.transport.http import LINGER_S
 from orchestrator.transport.preflight import send_preflight
 
@@ -79,7 +79,9 @@ _CORS: Final[tuple[Header, ...]] = (
         b" content-disposition, etag",
     ),
 )
-_NO_STORE: Final[Header] = (b"cache-control", b"no-store")
+# Behind the value of another.
+_NO_STORE: Final = b"\r\ncache-control: no-store\r\n"
+_INFERENCE_TYPE: Final = {place: b"%b: %b\r\n" % field for place, field in INFERENCE_TYPE.items()}
 
 log = structlog.get_logger("api")
 
@@ -134,7 +136,7 @@ class PublicApi:
             receive,
         )
         status, code = 200, None
-        headers: list[Header] = [(b"x-request-id", b"req_" + number.encode())]
+        headers: list[Header] = []
         # Only pages send an origin, and only they need to be let in.
         if b"origin" in sent:
             headers += _CORS
@@ -167,12 +169,14 @@ class PublicApi:
             fault = _fault(exchange, error)
             status, code, body = fault.status, fault.code, error_body(fault)
             headers += error_headers(fault)
-        self._finish_headers(exchange, headers, status, own)
+        lines = self._lines(exchange, status, own)
         try:
             if cut_off:
-                await _send_last(send, receive, status, body, headers)
+                await _send_last(send, receive, status, body, headers, lines)
                 return
-            await send_body(send, status, body, headers, content_type=content_type, scope=scope)
+            await send_body(
+                send, status, body, headers, lines=lines, content_type=content_type, scope=scope
+            )
         finally:
             self._recorder.record(exchange, status, code)
 
@@ -290,7 +294,7 @@ class PublicApi:
         headers.append((b"content-type", reply.content_type))
         if reply.length is not None:
             headers.append((b"content-length", b"%d" % reply.length))
-        self._finish_headers(exchange, headers, 200, reply.headers)
+        headers += fields_of(self._lines(exchange, 200, reply.headers))
         async with contextlib.aclosing(reply.pieces) as pieces:
             try:
                 await send_stream(send, 200, pieces, headers)
@@ -305,20 +309,24 @@ class PublicApi:
             except Exception as error:
                 raise _BrokeOff(_fault(exchange, error)) from error
 
-    def _finish_headers(
-        self, exchange: Exchange, headers: list[Header], status: int, own: Sequence[Header]
-    ) -> None:
-        """Add what every answer has; ``own`` are those that its route gave it."""
+    def _lines(self, exchange: Exchange, status: int, own: Sequence[Header]) -> bytes:
+        """Return the headers of every answer, as lines; ``own`` are those its route gave it."""
         now = self._monotonic()
         processing_ms = int((now - exchange.started_s) * 1000)
-        headers.append((b"openai-processing-ms", digits(processing_ms)))
         # Made for one key at one moment, unless the route said otherwise.
-        if not own or b"cache-control" not in dict(own):
-            headers.append(_NO_STORE)
-        if exchange.principal is not None:
-            headers += self._limits.headers(exchange.principal, now=now)
-        if status == 200 and exchange.place is not None:
-            headers.append(INFERENCE_TYPE[exchange.place])
+        is_stored = own and b"cache-control" in dict(own)
+        principal, place = exchange.principal, exchange.place
+        return b"".join(
+            (
+                b"x-request-id: req_",
+                exchange.number.encode(),
+                b"\r\nopenai-processing-ms: ",
+                digits(processing_ms),
+                b"\r\n" if is_stored else _NO_STORE,
+                b"" if principal is None else self._limits.lines(principal, now=now),
+                b"" if place is None or status != 200 else _INFERENCE_TYPE[place],
+            )
+        )
 
 
 class _BrokeOff(Exception):
@@ -344,7 +352,7 @@ def _fault(exchange: Exchange, error: Exception) -> ApiError:
 
 
 async def _send_last(
-    send: Send, receive: Receive, status: int, body: bytes, headers: list[Header]
+    send: Send, receive: Receive, status: int, body: bytes, headers: list[Header], lines: bytes
 ) -> None:
     """Answer a request that is still being sent, and close.
 
@@ -353,7 +361,13 @@ async def _send_last(
     """
     headers += ((b"content-type", b"application/json"), (b"connection", b"close"))
     start, whole = in_two(
-        {"type": WHOLE_ANSWER, "status": status, "headers": headers, "body": body}
+        {
+            "type": WHOLE_ANSWER,
+            "status": status,
+            "headers": headers,
+            "lines": lines,
+            "body": body,
+        }
     )
     await send(start)
     await send({**whole, "more_body": True})

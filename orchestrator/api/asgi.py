@@ -17,7 +17,7 @@ from orchestrator.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
-from orchestrator.transport.cycle import WHOLE_ANSWER, in_two
+from orchestrator.transport.cycle import WHOLE_ANSWER, fields_of, in_two
 
 Header = tuple[bytes, bytes]
 # A whole number as a header has it, in a third of the time that `%d` takes.
@@ -75,14 +75,17 @@ async def send_body(
     body: bytes,
     headers: Sequence[Header] = (),
     *,
+    lines: bytes = b"",
     content_type: bytes = b"application/json",
     scope: Scope | None = None,
 ) -> None:
     """Send a whole answer, in one step where ``scope`` says that the server takes it so.
 
-    A 304 tells nothing of the body that it does not have.
+    ``lines`` are more headers, as they are sent. A 304 tells nothing of the body that it does not
+    have.
     """
     if status == 304:
+        headers = [*headers, *fields_of(lines)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
         return
@@ -90,6 +93,7 @@ async def send_body(
         "type": WHOLE_ANSWER,
         "status": status,
         "headers": [(b"content-type", content_type), *headers],
+        "lines": lines,
         "body": body,
     }
     if scope is not None and WHOLE_ANSWER in scope.get("extensions", ()):

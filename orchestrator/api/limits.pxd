@@ -11,7 +11,8 @@ cdef class _Meter:
 
 @cython.final
 cdef class _Rate:
-    cdef public object limit, unit, whose, header
+    cdef public object limit, unit, whose
+    cdef public bytes line
     cdef public double each_s, per_s, room
 
 
@@ -35,7 +36,7 @@ cdef class Limits:
         meter=_Meter, project=_Meter, requests=_Rate, tokens=_Rate, other=_Rate, left=double,
         tokens_left=double, other_left=double, wait_s=double, tokens_s=double, other_s=double,
     )
-    cpdef tuple headers(self, principal, double now)
+    cpdef bytes lines(self, principal, double now)
     @cython.locals(meter=_Meter, project=_Meter)
     cpdef _Meter _add(self, principal, double now)
 

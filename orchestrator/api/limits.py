@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from orchestrator.api.asgi import Header, digits
+from orchestrator.api.asgi import digits
 from orchestrator.domain.model import KeyId, ProjectId
 from orchestrator.errors import RateLimited
 from orchestrator.settings import Settings
@@ -30,10 +30,11 @@ _MS: Final = tuple(b"%dms" % ms for ms in range(1000))
 _TENTHS: Final = tuple(f"{tenths / 10:g}s".encode() for tenths in range(600))
 # Meters that are kept before any are looked through for what can go.
 _METERS_MIN: Final = 1024
-_REMAINING_REQUESTS: Final = b"x-ratelimit-remaining-requests"
-_REMAINING_TOKENS: Final = b"x-ratelimit-remaining-tokens"
-_RESET_REQUESTS: Final = b"x-ratelimit-reset-requests"
-_RESET_TOKENS: Final = b"x-ratelimit-reset-tokens"
+# Between the values of what is told of both.
+_REMAINING_REQUESTS: Final = b"x-ratelimit-remaining-requests: "
+_REMAINING_TOKENS: Final = b"\r\nx-ratelimit-remaining-tokens: "
+_RESET_REQUESTS: Final = b"\r\nx-ratelimit-reset-requests: "
+_RESET_TOKENS: Final = b"\r\nx-ratelimit-reset-tokens: "
 
 
 class _Meter:
@@ -53,7 +54,7 @@ class _Meter:
 class _Rate:
     """One limit: ``each_s`` is what one request, or one token, is worth."""
 
-    __slots__ = ("each_s", "header", "limit", "per_s", "room", "unit", "whose")
+    __slots__ = ("each_s", "limit", "line", "per_s", "room", "unit", "whose")
 
     def __init__(self, limit: int, unit: str, whose: str) -> None:
         self.limit = limit
@@ -62,7 +63,7 @@ class _Rate:
         self.each_s = PERIOD_S / limit
         self.per_s = limit / PERIOD_S
         self.room = limit + _ROUNDING
-        self.header: Header = (f"x-ratelimit-limit-{unit}".encode(), b"%d" % limit)
+        self.line = f"x-ratelimit-limit-{unit}: {limit}\r\n".encode()
 
     def left(self, wait_s: float) -> int:
         """Return how many a bucket still gives that is full in ``wait_s``."""
@@ -120,8 +121,8 @@ class Limits:
         meter.tokens_full_s = key_full_s
         project.tokens_full_s = project_full_s
 
-    def headers(self, principal: Principal, now: float) -> tuple[Header, ...]:
-        """Return the ``x-ratelimit-*`` headers, each group of the bucket that has less left."""
+    def lines(self, principal: Principal, now: float) -> bytes:
+        """Return the ``x-ratelimit-*`` headers as lines, each of the bucket that has less left."""
         meter = self._keys.get(principal.key_id) or self._add(principal, now)
         project = meter.project
         # Written out twice: every answer passes here, and a call costs as much as what it would do.
@@ -138,14 +139,16 @@ class Limits:
         if other_left < tokens_left:
             tokens, tokens_left, tokens_s = other, other_left, other_s
         # A bucket in debt has none left, not less than none.
-        return (
-            requests.header,
-            tokens.header,
-            (_REMAINING_REQUESTS, digits(int(left)) if left > 0.0 else b"0"),
-            (_REMAINING_TOKENS, digits(int(tokens_left)) if tokens_left > 0.0 else b"0"),
-            (_RESET_REQUESTS, duration(wait_s)),
-            (_RESET_TOKENS, duration(tokens_s)),
-        )
+        return b"".join(
+            (
+                requests.line, tokens.line,
+                _REMAINING_REQUESTS, digits(int(left)) if left > 0.0 else b"0",
+                _REMAINING_TOKENS, digits(int(tokens_left)) if tokens_left > 0.0 else b"0",
+                _RESET_REQUESTS, duration(wait_s),
+                _RESET_TOKENS, duration(tokens_s),
+                b"\r\n",
+            )
+        )  # fmt: skip
 
     def _add(self, principal: Principal, now: float) -> _Meter:
         if len(self._keys) >= self._look_at:

@@ -21,7 +21,7 @@ cdef class Cycle:
     cpdef disconnect(self)
     cpdef _tell(self)
     cpdef _answer(self, message)
-    cpdef _whole_head(self, status, headers, body_bytes)
+    cpdef _whole_head(self, status, headers, bytes lines, Py_ssize_t body_bytes)
     @cython.locals(says_how=bint, says_close=bint)
     cpdef _start(self, status, headers)
     cpdef _continue(self, body, more_body)

@@ -1,7 +1,9 @@
 """One request and its answer, between a connection and the application (ASGI 3, HTTP spec 2.3).
 
 There is one extension: a whole answer in one message in place of two, ``{"type": WHOLE_ANSWER,
-"status": int, "headers": [...], "body": bytes}``, whose headers come without a ``content-length``.
+"status": int, "headers": [...], "lines": bytes, "body": bytes}``, whose headers come without a
+``content-length``. ``lines`` are more of them as they are sent, for which the application alone
+answers: nobody looks at them.
 """
 
 from __future__ import annotations
@@ -191,7 +193,7 @@ class Cycle:
 
     def _answer(self, message: Message) -> None:
         body = message["body"]
-        head = self._whole_head(message["status"], message["headers"], len(body))
+        head = self._whole_head(message["status"], message["headers"], message["lines"], len(body))
         if head is None:
             if self.response_started:
                 raise RuntimeError("An answer was sent after another one.")
@@ -204,7 +206,9 @@ class Cycle:
         self.wire.write(head + body)
         self._finish()
 
-    def _whole_head(self, status: int, headers: Iterable[Header], body_bytes: int) -> bytes | None:
+    def _whole_head(
+        self, status: int, headers: Iterable[Header], lines: bytes, body_bytes: int
+    ) -> bytes | None:
         """Return an answer's status line and headers; None where `_start` is to judge them."""
         if self.response_started or self._is_head:
             return None
@@ -214,7 +218,7 @@ class Cycle:
         # No line's end is printable, nor any other control character.
         if form is None or not b"".join(values).decode("latin-1").isprintable():
             return None
-        return form % (*values, body_bytes)
+        return form % (*values, lines, body_bytes)
 
     def _start(self, status: int, headers: Iterable[Header]) -> None:
         """Write the head of an answer whose body comes by itself."""
@@ -283,7 +287,7 @@ def _tokens(value: bytes) -> list[bytes]:
 
 @functools.lru_cache(256)
 def _form_of(status: int, names: tuple[bytes, ...], keep_alive: bool) -> bytes | None:
-    """Return a head with places for the values of ``names`` and for the body's length.
+    """Return a head with places for the values of ``names``, more lines and the body's length.
 
     None where a name, or the status, asks for more than that.
     """
@@ -294,17 +298,24 @@ def _form_of(status: int, names: tuple[bytes, ...], keep_alive: bool) -> bytes |
     lines = [b"%b: %%b\r\n" % name for name in names]
     if not keep_alive:
         lines.append(b"connection: close\r\n")
-    return b"".join([STATUS_LINE[status], *lines, b"content-length: %d\r\n\r\n"])
+    return b"".join([STATUS_LINE[status], *lines, b"%bcontent-length: %d\r\n\r\n"])
 
 
 def in_two(message: Message) -> tuple[Message, Message]:
     """Return the two messages of plain ASGI that say the same as a whole answer."""
     body = message["body"]
-    headers = [(b"content-length", b"%d" % len(body)), *message["headers"]]
+    more = fields_of(message["lines"])
+    headers = [(b"content-length", b"%d" % len(body)), *message["headers"], *more]
     return (
         {"type": "http.response.start", "status": message["status"], "headers": headers},
         {"type": "http.response.body", "body": body},
     )
+
+
+def fields_of(lines: bytes) -> list[Header]:
+    """Return the headers that ``lines`` are, of which each ends in CRLF."""
+    pairs = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in pairs]
 
 
 @functools.lru_cache(64)

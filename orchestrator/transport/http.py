@@ -144,6 +144,14 @@ class HttpConnection:
             "scheme": "https" if is_ssl(transport) else "http",  # type: ignore[arg-type]
             "root_path": "",
             "extensions": EXTENSIONS,
+            # What differs has its place here too: a copy that need not grow takes half the time.
+            "http_version": "",
+            "method": "",
+            "headers": [],
+            "state": {},
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
         }
         self._wait, self._since_s = "head", self.loop.time()
         self.sweep.add(self, self.loop)

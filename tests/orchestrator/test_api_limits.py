@@ -17,6 +17,7 @@ from orchestrator.errors import RateLimited
 from orchestrator.settings import Settings
 from orchestrator.storage.keyring import Keyring
 from orchestrator.storage.keys import Pepper, Principal
+from orchestrator.transport.cycle import fields_of
 
 ALICE = Principal(ProjectId("shop"), KeyId("alice"))
 BOB = Principal(ProjectId("shop"), KeyId("bob"))
@@ -42,7 +43,7 @@ class Stage:
     def told(self, principal: Principal) -> dict[str, str]:
         return {
             name.decode().removeprefix("x-ratelimit-"): value.decode()
-            for name, value in self.limits.headers(principal, now=self.now)
+            for name, value in fields_of(self.limits.lines(principal, now=self.now))
         }
 
 

@@ -21,6 +21,7 @@ from tests.servers import running
 Header = tuple[bytes, bytes]
 
 PLAIN: Final[Sequence[Header]] = [(b"x-request-id", b"req_1"), (b"retry-after", b"1")]
+LINES: Final = b"x-more: 1\r\nx-last: a: b\r\n"
 BODY: Final = b'{"status":"ok"}'
 CLOSE: Final = b"connection: close\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -39,7 +40,8 @@ class Answering:
         while (await receive()).get("more_body"):
             pass
         assert WHOLE_ANSWER in scope["extensions"]
-        await send_body(send, *self._answer, scope=None if self._in_two else scope)
+        scope_ = None if self._in_two else scope
+        await send_body(send, *self._answer, lines=LINES, scope=scope_)
 
 
 @contextlib.asynccontextmanager
@@ -96,6 +98,7 @@ async def test_an_answer_in_one_step_is_the_answer_in_two(asked: bytes, status: 
     one, two = await heard_both_ways(asked, status=status)
 
     assert parts(one) == parts(two)
+    assert {b"x-request-id: req_1", b"x-more: 1", b"x-last: a: b"} < set(parts(one)[1])
     assert b"connection: close" in one
     assert b"HTTP/1.1 %d " % status in one
 
