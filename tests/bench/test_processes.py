@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -15,6 +16,7 @@ from bench.processes import (
     cpu_seconds,
     descendants,
     first_line,
+    main_cpu_seconds,
     module,
     thread_cpu_seconds,
     unique_mb,
@@ -29,6 +31,8 @@ def test_work_shows_as_cpu_time_and_memory_of_its_process() -> None:
         sum(range(10_000))
 
     assert cpu_seconds(os.getpid()) > before
+    assert 0 < main_cpu_seconds(os.getpid()) <= cpu_seconds(os.getpid())
+    assert cpu_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.1)
     assert thread_cpu_seconds(os.getpid(), "") > 0
     assert unique_mb(os.getpid()) > 1
 
