@@ -155,7 +155,8 @@ class Application:
         scheduler = Scheduler(
             models=specs,
             rng=self._rng,
-            new_attempt_id=AttemptIds(self._rng),
+            # Nodes see these: of `self._rng`, they would tell which answers will be audited.
+            new_attempt_id=AttemptIds(random.SystemRandom()),
             references=self._references,
             policy=self._policy,
             options=Options(
