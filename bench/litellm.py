@@ -256,8 +256,7 @@ def report(samples: dict[int, dict[str, list[Sample]]]) -> Section:
         for name in (MOCKED, PROXIED):
             pairs = zip(by_name[name], by_name[OURS], strict=True)
             ratio = median_ratio([(theirs.cpu_us, ours.cpu_us) for theirs, ours in pairs])
-            # The target is for servers with work to do: with one connection both mostly sleep and
-            # are woken, ours twice for an answer from a node.
+            # The target is for servers with work to do: with one connection both mostly sleep.
             at_least = TARGET_RATIO if connections > 1 else None
             figures.append(Figure(f"CPU of {name} ÷ ours, {case}", ratio, "×", at_least=at_least))
     columns = ("server", "connections", "CPU µs", "p50 ms", "requests/s")

@@ -118,7 +118,8 @@ class Writer:
             self._wakeup.wait()
             # Gather: a transaction a row would cost ten times as much.
             self._closing.wait(self._flush_s)
-            # Cleared before the queue is read: a row appended from here on sets it again.
+            # Cleared before the queue is read: a row appended from here on sets it again. In this
+            # order: between the two, a row sees a thread that was woken, and is read below.
             self._wakeup.clear()
             self._woken = False
             while batch := self._take():
